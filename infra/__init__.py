@@ -1,0 +1,1 @@
+"""The AWS stack; knows nothing of the agent."""
