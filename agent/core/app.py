@@ -35,17 +35,13 @@ class Knobs(BaseModel):
     @model_validator(mode="after")
     def _bake_ends_before_the_drain(self) -> Self:
         if self.bake_time > self.drain_timeout:
-            raise ValueError(
-                "bake_time is longer than drain_timeout: the old release would go while it bakes"
-            )
+            raise ValueError("bake_time is longer than drain_timeout: the old release would go while it bakes")
         return self
 
 
 def _http_path(value: str) -> str:
     if not value.startswith("/") or any(char <= " " or char > "~" or char in "'\"\\#;" for char in value):
-        raise ValueError(
-            "must start with '/' and hold no space, quote, backslash, '#', ';' or control character"
-        )
+        raise ValueError("must start with '/' and hold no space, quote, backslash, '#', ';' or control character")
     return value
 
 
@@ -70,6 +66,8 @@ class App(BaseModel):
     """Port the app listens on inside its container."""
     health_path: HttpPath = "/"
     """Path HAProxy and the agent ask for health; must answer 200."""
+    network: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")] | None = None
+    """Name of this app's Docker network; by default ``tidegate-<name>``; agents that share a daemon need one each."""
     subnet: IPv4Network = IPv4Network("172.30.80.0/24")
     """Docker network of this app's containers; must not overlap a network the host already knows."""
     blue: IPv4Address | None = None
@@ -107,6 +105,6 @@ class App(BaseModel):
         return chosen or self.subnet[first + (slot is SlotName.GREEN)]
 
     @property
-    def network(self) -> str:
+    def network_name(self) -> str:
         """Name of the app's Docker network."""
-        return f"tidegate-{self.name}"
+        return self.network or f"tidegate-{self.name}"

@@ -167,6 +167,23 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class JobResult:
+    """How a job ended; seen by exactly one tick."""
+
+    kind: JobKind
+    key: str
+    """As of :class:`Job`."""
+    wish: str = ""
+    """Key of the wish it was done for; for a stop, of the wish that failed."""
+    error: str = ""
+    """Empty when it succeeded."""
+    transient: bool = False
+    """Whether the error may pass by itself."""
+    lines: tuple[str, ...] = ()
+    """The container's last log lines, where there is one."""
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
     """One look at the host."""
 
@@ -175,4 +192,5 @@ class Observed:
     health: Mapping[ContainerId, Health]
     jobs: tuple[Job, ...]
     images: Mapping[ImageReference, Digest]
-    """References resolved to digests by a finished pull of this process."""
+    """References resolved to digests by pulls that ended since the last tick."""
+    results: tuple[JobResult, ...] = ()

@@ -69,9 +69,7 @@ class LogOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    driver: Literal["json-file", "local", "journald", "syslog", "fluentd", "awslogs", "gelf", "none"] = (
-        "json-file"
-    )
+    driver: Literal["json-file", "local", "journald", "syslog", "fluentd", "awslogs", "gelf", "none"] = "json-file"
     options: dict[str, str] = Field(default_factory=lambda: {"max-size": "10m", "max-file": "3"})
 
 

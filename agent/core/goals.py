@@ -1,0 +1,84 @@
+"""
+What each tenant is there for: its goal, from what is desired and what is remembered.
+
+First match wins:
+
+====================================================  =========
+tenant                                                goal
+====================================================  =========
+its attempt failed, or it began to leave unseen       LEAVE
+is the release to serve                               SERVE
+is the release to hold beside it                      HOLD
+nothing is to be changed (``AsItIs``), or it serves
+while nothing is recorded                             STAY
+never reached a visitor                               LEAVE
+was taken back, and is newer than what serves         LEAVE
+the record says ``retiring``                          LEAVE
+visitors may hold it                                  KEEP
+====================================================  =========
+
+A goal never takes a slot that serves out of traffic: only the switch to another one does.
+"""
+
+from enum import StrEnum
+
+from agent.core.desired import Desired, HoldingPage, Want
+from agent.core.draft import Draft
+from agent.core.names import SlotName
+from agent.core.observed import Container
+
+
+class Goal(StrEnum):
+    """What a tenant is there for."""
+
+    SERVE = "serve"
+    HOLD = "hold"
+    KEEP = "keep"
+    LEAVE = "leave"
+    STAY = "stay"
+
+
+def goals_of(draft: Draft) -> dict[SlotName, Goal]:
+    """Return the goal of each tenant."""
+    return {slot: _goal(draft, slot, tenant, draft.serve) for slot, tenant in draft.tenants.items()}
+
+
+def _goal(draft: Draft, slot: SlotName, tenant: Container, serve: Want | None) -> Goal:
+    desired, known = draft.at.desired, draft.slot(slot)
+    failing = not known.served and known.leave_since is not None
+    if failing:
+        return Goal.LEAVE
+    if serve is not None and serve.is_met_by(tenant):
+        return Goal.SERVE
+    if desired.hold is not None and desired.hold.is_met_by(tenant) and not _must_make_room(draft, slot, serve):
+        return Goal.HOLD
+    if serve is None and not isinstance(desired.serve, HoldingPage):
+        return Goal.STAY
+    if serve is None and known.served:
+        return Goal.STAY
+    if not known.served or desired.retire_now or _is_taken_back(draft, tenant, desired, serve):
+        return Goal.LEAVE
+    return Goal.KEEP
+
+
+def _must_make_room(draft: Draft, slot: SlotName, serve: Want | None) -> bool:
+    """Whether a staged release gives its slot to the one that is to serve and has none."""
+    if serve is None or draft.slot(slot).served or len(draft.tenants) < len(SlotName):
+        return False
+    return not any(serve.is_met_by(tenant) for tenant in draft.tenants.values())
+
+
+def _is_taken_back(draft: Draft, tenant: Container, desired: Desired, serve: Want | None) -> bool:
+    """
+    Tell a release that was taken back from the one before it, which a stage key may still name.
+
+    After ``active = stage = a`` and then ``active = b``, the older ``stage`` key names a, which nobody took
+    back; its container is older than that of b. After a switch back from b to a it is the newer one.
+    """
+    back = desired.taken_back
+    if back is None or not back.is_met_by(tenant):
+        return False
+    if back.release is not None or serve is None:
+        return True
+    serving = next((other for other in draft.tenants.values() if serve.is_met_by(other)), None)
+    return serving is not None and serving.tenancy < tenant.tenancy

@@ -1,0 +1,166 @@
+"""
+Which of what Consul says is followed. Absence is not a command, and state that goes back is held.
+
+========================================================  ==================================================
+what was read                                             what is acted on
+========================================================  ==================================================
+nothing usable (away, forbidden)                          the last good state; at boot after ``boot_wait``
+record with a lower (generation, seq) than seen           the last good state, whole, until adopted
+image key with another value and a lower ModifyIndex      the last good state, whole, until adopted
+record unreadable, or absent though one was in progress   the last good record
+image key missing, empty or unreadable                    its last good value; none ever: nothing recorded
+========================================================  ==================================================
+"""
+
+from dataclasses import dataclass, replace
+
+from agent.core.desired import AsItIs, Desired, Keys, desired
+from agent.core.durations import format_duration
+from agent.core.errors import PermanentError
+from agent.core.keys import Absent, Forbidden, Invalid, KeySnapshot, Known, Outcome, Present, Reading, Unknown
+from agent.core.memory import Baseline, KeyMemory
+from agent.core.names import NodeName
+from agent.core.record import RolloutRecord, read_record
+
+
+@dataclass(frozen=True, slots=True)
+class BootState:
+    """What decides whether the journal may be trusted while Consul does not answer."""
+
+    is_running: bool
+    """Whether a container of the app runs."""
+    confirmed: bool
+    """Whether this process has read the desired state from Consul."""
+    waited_s: float
+    """Seconds since the process began to ask."""
+    boot_wait_s: float = 60.0
+    journal_max_age_s: float = 86400.0
+    now_wall: float = 0.0
+    """Unix time, only compared with the journal's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What to want, and the baseline the next reading is judged against."""
+
+    desired: Desired
+    baseline: Baseline
+
+
+def judge(outcome: Outcome, baseline: Baseline, node: NodeName, boot: BootState) -> Judged:
+    """Say what *node* should want after *outcome*; see the table above."""
+    match outcome:
+        case Known(snapshot):
+            return _judge_known(snapshot, baseline, node, boot.now_wall)
+        case Forbidden(reason) | Unknown(reason):
+            return Judged(_without_consul(reason, baseline, node, boot), baseline)
+
+
+def _without_consul(reason: str, baseline: Baseline, node: NodeName, boot: BootState) -> Desired:
+    known = baseline.active is not None or baseline.rollout is not None
+    if boot.is_running or boot.confirmed:
+        if not known:
+            return Desired(AsItIs(reason))
+        return _last_good(baseline, node, (f"{reason}: going by what was last read",))
+    if boot.waited_s < boot.boot_wait_s:
+        left = format_duration(boot.boot_wait_s - boot.waited_s)
+        return Desired(AsItIs(f"{reason}: waits for Consul, at most {left} more"))
+    if not known:
+        return Desired(AsItIs(f"{reason}: nothing in the journal, so the host is not ready"))
+    age = boot.now_wall - (baseline.confirmed_at_wall or 0.0)
+    if not 0 <= age <= boot.journal_max_age_s:
+        return Desired(AsItIs(f"{reason}: the journal was confirmed {format_duration(max(age, 0))} ago, too long"))
+    return _last_good(baseline, node, (f"{reason}: going by the journal, confirmed {format_duration(age)} ago",))
+
+
+def _judge_known(snapshot: KeySnapshot, baseline: Baseline, node: NodeName, now_wall: float) -> Judged:
+    try:
+        record, text, notes = _record(snapshot.rollout, baseline)
+    except _WentBackError as exc:
+        return Judged(_last_good(baseline, node, (str(exc),)), baseline)
+    seen = _last_record(baseline)
+    if record is not None and (seen is None or record.generation > seen.generation):
+        baseline = baseline.but(active=_rebased(baseline.active), stage=_rebased(baseline.stage))
+    keys: dict[str, KeyMemory | None] = {}
+    for name, reading, last in (
+        ("active/image", snapshot.active, baseline.active),
+        ("stage/image", snapshot.stage, baseline.stage),
+    ):
+        try:
+            keys[name], note = _key(name, reading, last)
+        except _WentBackError as exc:
+            return Judged(_last_good(baseline, node, (str(exc),)), baseline)
+        notes += note
+    baseline = Baseline(
+        active=keys["active/image"],
+        stage=keys["stage/image"],
+        rollout=text,
+        confirmed_at_wall=now_wall,
+    )
+    if keys["active/image"] is None and isinstance(snapshot.active, Invalid) and record is None:
+        return Judged(Desired(AsItIs(f"{snapshot.active.reason}: nothing else is known to serve")), baseline)
+    return Judged(_noted(desired(_keys(baseline, record), node), notes), baseline)
+
+
+class _WentBackError(Exception):
+    """The state in Consul is older than what was acted on."""
+
+
+def _record(reading: Reading, baseline: Baseline) -> tuple[RolloutRecord | None, KeyMemory | None, tuple[str, ...]]:
+    seen = _last_record(baseline)
+    match reading:
+        case Absent():
+            if seen is None or seen.phase.is_terminal:
+                return None, None, ()
+            note = f"the rollout record is gone though rollout {seen.generation} was {seen.phase}: it is kept"
+            return seen, baseline.rollout, (note,)
+        case Invalid(reason):
+            return seen, baseline.rollout, (reason,)
+        case Present(text, index):
+            try:
+                record = read_record(text)
+            except PermanentError as exc:
+                return seen, baseline.rollout, (str(exc),)
+            if seen is not None and record.version < seen.version:
+                raise _WentBackError(
+                    f"the rollout record went back from {seen.version} to {record.version}: it is not followed; "
+                    "`tidegate adopt` accepts it",
+                )
+            return record, KeyMemory(value=text, modify_index=index), ()
+
+
+def _key(name: str, reading: Reading, last: KeyMemory | None) -> tuple[KeyMemory | None, tuple[str, ...]]:
+    match reading:
+        case Present(value, index):
+            if last is not None and value != last.value and index < last.modify_index:
+                raise _WentBackError(
+                    f"{name} went back to {value} (ModifyIndex {index}, below {last.modify_index} acted on): "
+                    "it is not followed; `tidegate adopt` accepts it",
+                )
+            return KeyMemory(value=value, modify_index=index), ()
+        case Absent():
+            return last, () if last is None else (f"{name} is missing: {last.value} is kept",)
+        case Invalid(reason):
+            return last, (reason,) if last is None else (f"{reason}: {last.value} is kept",)
+
+
+def _rebased(key: KeyMemory | None) -> KeyMemory | None:
+    """Forget how high the index was: a new generation is a new beginning."""
+    return None if key is None else key.but(modify_index=0)
+
+
+def _last_record(baseline: Baseline) -> RolloutRecord | None:
+    return read_record(baseline.rollout.value) if baseline.rollout else None
+
+
+def _last_good(baseline: Baseline, node: NodeName, notes: tuple[str, ...]) -> Desired:
+    return _noted(desired(_keys(baseline, _last_record(baseline)), node), notes)
+
+
+def _keys(baseline: Baseline, record: RolloutRecord | None) -> Keys:
+    index = baseline.rollout.modify_index if baseline.rollout else 0
+    return Keys(baseline.active, baseline.stage, record, index)
+
+
+def _noted(wish: Desired, notes: tuple[str, ...]) -> Desired:
+    return replace(wish, notes=wish.notes + notes)

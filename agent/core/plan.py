@@ -1,0 +1,63 @@
+"""The result of a decision: what is safe to do now, when to look again, and what to show meanwhile."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from agent.core.actions import Action
+from agent.core.memory import Memory
+from agent.core.names import ContainerId, SlotName
+from agent.core.spec import Probe
+
+
+class SlotPhase(StrEnum):
+    """What a slot is doing: derived from what is seen and wanted, never stored."""
+
+    EMPTY = "empty"
+    WAITING = "waiting"
+    PULLING = "pulling"
+    STARTING = "starting"
+    CHECKING = "checking"
+    STAGED = "staged"
+    SERVING = "serving"
+    RESTARTING = "restarting"
+    DRAINING = "draining"
+    LEAVING = "leaving"
+    STOPPING = "stopping"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class SlotView:
+    """One line about a slot for the operator."""
+
+    phase: SlotPhase
+    reason: str = ""
+    """What it waits for, or what went wrong; empty when there is nothing to wait for."""
+    lines: tuple[str, ...] = ()
+    """The last log lines of a container that failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeOrder:
+    """A container the agent should keep probing."""
+
+    container: ContainerId
+    slot: SlotName
+    probe: Probe
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything one look at the host leads to."""
+
+    actions: tuple[Action, ...]
+    """In order; safe to break off after any of them."""
+    look_again_at: float
+    """Monotonic seconds: when something may be due though nothing changes."""
+    memory: Memory
+    views: Mapping[SlotName, SlotView]
+    probes: tuple[ProbeOrder, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What concerns no single slot: held back keys, systems that are away."""
