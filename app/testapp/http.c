@@ -176,7 +176,7 @@ static bool parse_head(char *head, size_t size, struct request *request) {
 
 /* Read the body and forget it. The head stays where it is, so at most the rest of the buffer is used at a time. */
 static bool skip_body(struct conn *conn, const struct request *request) {
-    long long left = request->content_length;
+    long long left = request->content_length > 0 ? request->content_length : 0; /* -1: none was named */
     for (;;) {
         size_t ahead = conn->used - request->head_size;
         size_t taken = (long long)ahead < left ? ahead : (size_t)left;
