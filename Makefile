@@ -1,0 +1,49 @@
+# The commands of this repository; `make` alone lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+PY := .venv/bin/python
+# Time that `make test` may take after set-up, in seconds; it fails beyond 1.5 times this.
+TEST_BUDGET_S ?= 420
+# Where set-up keeps what it fetches; exported so that sudo, which changes HOME, finds it again.
+export TIDEGATE_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tidegate
+export KEEP
+
+STAGES := $(PY) -m tests.lab.stages --budget-s $(TEST_BUDGET_S)
+PYTEST_UNIT := $(PY) -m pytest -q -m "not real and not full"
+PYTEST_REAL := tests/lab/with-docker.sh $(PY) -m pytest -q -m "real and not full"
+PYTEST_FULL := tests/lab/with-docker.sh $(PY) -m pytest -q -m "full"
+
+.PHONY: help setup venv demo test test-all check bench clean
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## install what is missing for demo and test (both do this first)
+	@tests/lab/setup.sh
+
+venv:
+	@tests/lab/setup.sh venv
+
+demo: setup ## deploy under traffic on this machine and print the verdict; KEEP=1 leaves it running
+	@tests/lab/with-docker.sh $(PY) -m tests.lab.demo
+
+check: venv ## format, lint, types, import layers, unit tests (under 90 s, no servers)
+	@.venv/bin/ruff format --check .
+	@.venv/bin/ruff check .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports
+	@$(PYTEST_UNIT)
+
+test: setup ## check, then everything on the real servers
+	@$(STAGES) "check=$(MAKE) --no-print-directory check" 'real=$(PYTEST_REAL)'
+
+test-all: test ## test, then the long runs
+	@$(PYTEST_FULL)
+
+bench: setup ## measure speed and memory
+	@tests/lab/with-docker.sh $(PY) -m tests.bench
+
+clean: ## remove caches and the virtual environment (not what was installed)
+	@rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

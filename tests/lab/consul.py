@@ -1,0 +1,175 @@
+"""A real Consul server of one, which tests may kill, freeze and restart; it keeps its data while they do."""
+
+import json
+import re
+import tempfile
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+
+from tests.lab.ports import free_port
+from tests.lab.process import ServerProcess
+from tests.lab.tools import LabError, run
+
+REQUEST_S = 10
+
+
+class ConsulServer:
+    """
+    A Consul server on loopback: `address` is its URL.
+
+    With *acl* nothing is allowed but by a token: `token` is the management token (None without *acl*), which
+    the helpers here use.
+    """
+
+    def __init__(self, home: Path, *, acl: bool) -> None:
+        self.home = home
+        self.acl = acl
+        self.token: str | None = None
+        self.port = free_port()
+        self.address = f"http://127.0.0.1:{self.port}"
+        self.process = ServerProcess(
+            ["consul", "agent", "-config-file", str(home / "consul.json")],
+            log=home / "consul.log",
+        )
+
+    async def start(self) -> None:
+        """Start it for the first time; returns when it takes writes."""
+        version = await run(["consul", "version"], timeout_s=10)
+        (self.home / "consul.json").write_text(json.dumps(self._config(_minor(version))))
+        await self.process.start(self._has_leader, deadline_s=20)
+        if self.acl:
+            self.token = (await self._api("PUT", "/v1/acl/bootstrap"))["SecretID"]
+            await self._api("PUT", "/v1/agent/token/agent", {"Token": self.token})
+
+    async def restart(self) -> None:
+        """Start it again after `kill` or `stop`, at the same address with the same data."""
+        await self.process.stop()
+        await self.process.start(self._has_leader, deadline_s=20)
+
+    async def stop(self) -> None:
+        """Stop it. Idempotent."""
+        await self.process.stop()
+
+    def kill(self) -> None:
+        """Kill it at once."""
+        self.process.kill()
+
+    def freeze(self) -> None:
+        """Let it hang: connections are accepted, nothing is answered."""
+        self.process.pause()
+
+    def thaw(self) -> None:
+        """Let it go on after `freeze`."""
+        self.process.resume()
+
+    async def put(self, key: str, value: str, *, cas: int | None = None) -> bool:
+        """Write a key; with *cas* (a ModifyIndex, 0 = must not exist) say whether it still fitted."""
+        suffix = "" if cas is None else f"?cas={cas}"
+        return bool(await self._api("PUT", f"/v1/kv/{quote(key)}{suffix}", value))
+
+    async def get(self, key: str) -> str | None:
+        """Read a key's value; None where it is absent."""
+        value: str | None = await self._api("GET", f"/v1/kv/{quote(key)}?raw&consistent", text=True)
+        return value
+
+    async def tree(self, prefix: str) -> dict[str, str]:
+        """Read every key below *prefix*: full key to value."""
+        keys: list[str] = await self._api("GET", f"/v1/kv/{quote(prefix)}?keys&consistent") or []
+        return {key: await self.get(key) or "" for key in keys}
+
+    async def delete(self, key: str, *, recurse: bool = False) -> None:
+        """Delete a key, or with *recurse* all that begin with it."""
+        await self._api("DELETE", f"/v1/kv/{quote(key)}{'?recurse' if recurse else ''}")
+
+    async def txn(self, operations: Sequence[Mapping[str, Any]]) -> Any:
+        """Run operations in Consul's own JSON (values in base64) as one transaction; LabError if refused."""
+        return await self._api("PUT", "/v1/txn", list(operations))
+
+    async def create_token(self, rules: str) -> str:
+        """Make a token that may do just what the policy *rules* (HCL) say; return its secret."""
+        name = f"lab-{free_port()}"
+        await self._api("PUT", "/v1/acl/policy", {"Name": name, "Rules": rules})
+        return str((await self._api("PUT", "/v1/acl/token", {"Policies": [{"Name": name}]}))["SecretID"])
+
+    async def _api(self, method: str, path: str, body: object = None, *, text: bool = False) -> Any:
+        headers = {"X-Consul-Token": self.token} if self.token else {}
+        data = body if isinstance(body, str) or body is None else json.dumps(body)
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=REQUEST_S)) as session,
+                session.request(method, self.address + path, data=data, headers=headers) as response,
+            ):
+                if response.status == 404:
+                    return None
+                answer = await response.text()
+                if response.status != 200:
+                    raise LabError(f"consul: {method} {path} answered {response.status}: {answer}")
+        except (aiohttp.ClientError, TimeoutError) as exc:
+            raise LabError(f"consul: {method} {path}: no answer: {exc!r}") from exc
+        return answer if text or not answer else json.loads(answer)
+
+    async def _has_leader(self) -> bool:
+        """A leader that can also serve a consistent read (refused by ACLs counts) takes writes."""
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=1)) as session,
+                session.get(f"{self.address}/v1/kv/lab-ready?consistent") as response,
+            ):
+                return response.status in (200, 403, 404)
+        except (aiohttp.ClientError, TimeoutError):
+            return False
+
+    def _config(self, minor: int) -> dict[str, Any]:
+        ports = {
+            "http": self.port,
+            "serf_lan": free_port(),
+            "server": free_port(),
+            "serf_wan": -1,
+            "dns": -1,
+            "grpc": -1,
+        }
+        if minor >= 14:
+            ports["grpc_tls"] = -1
+        return {
+            "node_name": "lab",
+            "server": True,
+            "bootstrap_expect": 1,
+            "data_dir": str(self.home / "data"),
+            "bind_addr": "127.0.0.1",
+            "client_addr": "127.0.0.1",
+            "ports": ports,
+            "performance": {"raft_multiplier": 1},
+            # Every blocking query of every agent in a test comes from one address.
+            "limits": {"http_max_conns_per_client": 2000},
+            "disable_update_check": True,
+            "acl": {
+                "enabled": self.acl,
+                "default_policy": "deny" if self.acl else "allow",
+                "enable_token_persistence": self.acl,
+            },
+        }
+
+
+def _minor(version: str) -> int:
+    """Return 8 for 'Consul v1.8.7 ...'."""
+    found = re.search(r"\bv1\.(\d+)\.", version)
+    if found is None:
+        raise LabError(f"no Consul 1.x: {version.strip()}")
+    return int(found[1])
+
+
+@asynccontextmanager
+async def consul_server(*, acl: bool = False) -> AsyncIterator[ConsulServer]:
+    """Run a Consul server of its own, empty at first."""
+    with tempfile.TemporaryDirectory(prefix="tg-consul-") as home:
+        server = ConsulServer(Path(home), acl=acl)
+        try:
+            await server.start()
+            yield server
+        finally:
+            await server.stop()

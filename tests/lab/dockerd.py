@@ -1,0 +1,142 @@
+"""The Docker daemon of the lab: the one that runs, else one started for the time being."""
+
+import ipaddress
+import os
+import random
+import signal
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.lab.process import ServerProcess
+from tests.lab.tools import LabError, run
+
+DEFAULT_HOST = "unix:///var/run/docker.sock"
+# For networks of tests; the daemon's own defaults begin at 172.17.
+_SUBNETS = ipaddress.IPv4Network("172.29.0.0/16")
+
+
+@dataclass(frozen=True, slots=True)
+class DockerDaemon:
+    """A daemon that answers; `host` as in DOCKER_HOST."""
+
+    host: str
+    version: str
+
+    @property
+    def socket(self) -> Path:
+        """
+        The path of its socket.
+
+        Raises:
+            LabError: it is elsewhere on a network, where container addresses cannot be reached from here.
+        """
+        if not self.host.startswith("unix://"):
+            raise LabError(f"the lab needs a Docker daemon on this machine, DOCKER_HOST is {self.host}")
+        return Path(self.host.removeprefix("unix://"))
+
+    async def cli(self, *arguments: str, timeout_s: float = 30) -> str:
+        """Run `docker` with *arguments* on this daemon and return what it printed; LabError if it fails."""
+        return await run(["docker", "--host", self.host, *arguments], timeout_s=timeout_s)
+
+    async def remove_labelled(self, label: str) -> None:
+        """Remove the containers, then the networks, that carry *label* (``name`` or ``name=value``)."""
+        containers = (await self.cli("ps", "-aq", "--filter", f"label={label}")).split()
+        if containers:
+            await self.cli("rm", "-f", "-v", *containers, timeout_s=60)
+        networks = (await self.cli("network", "ls", "-q", "--filter", f"label={label}")).split()
+        if networks:
+            await self.cli("network", "rm", *networks)
+
+    async def free_subnet(self) -> ipaddress.IPv4Network:
+        """Return a /24 that no Docker network and no route of this machine uses at the moment."""
+        networks = (await self.cli("network", "ls", "-q")).split()
+        template = "{{range .IPAM.Config}}{{.Subnet}} {{end}}"
+        used = (await self.cli("network", "inspect", "-f", template, *networks)).split()
+        used += [line.split()[0] for line in (await run(["ip", "-4", "route"], timeout_s=10)).splitlines()]
+        taken = [ipaddress.IPv4Network(text) for text in used if text[0].isdigit() and ":" not in text]
+        subnets = list(_SUBNETS.subnets(new_prefix=24))
+        random.shuffle(subnets)
+        for subnet in subnets:
+            if not any(subnet.overlaps(other) for other in taken):
+                return subnet
+        raise LabError(f"every network in {_SUBNETS} is in use")
+
+
+@asynccontextmanager
+async def docker_daemon() -> AsyncIterator[DockerDaemon]:
+    """
+    Use the running daemon, or run one (about 8 s) and stop it in the end.
+
+    Raises:
+        LabError: none runs and none can be started, with the reason; or it is a rootless one.
+    """
+    host = await _configured_host()
+    if (daemon := await _ask(host)) is not None:
+        await _refuse_rootless(daemon)
+        yield daemon
+        return
+    if host != DEFAULT_HOST:
+        raise LabError(f"no Docker daemon answers at {host}")
+    if os.geteuid() != 0:
+        raise LabError("no Docker daemon answers to this user; only root may start one (make test uses sudo)")
+    async with started_daemon(host) as daemon:
+        yield daemon
+
+
+@asynccontextmanager
+async def started_daemon(host: str, options: Sequence[str] = ()) -> AsyncIterator[DockerDaemon]:
+    """Run a `dockerd` at *host* with further *options*; its containers end with it."""
+    with tempfile.TemporaryDirectory(prefix="tg-dockerd-") as home:
+        process = ServerProcess(
+            ["dockerd", "--host", host, "--log-level", "warn", *options],
+            log=Path(home) / "dockerd.log",
+            # It has containers to stop before it ends.
+            death_signal=signal.SIGTERM,
+        )
+        try:
+            await _start(process, host)
+            daemon = await _ask(host)
+            if daemon is None:
+                raise LabError(f"dockerd does not answer:\n{process.log_tail()}")
+            yield daemon
+        finally:
+            await process.stop(grace_s=20)
+
+
+async def _start(process: ServerProcess, host: str) -> None:
+    async def ready() -> bool:
+        return await _ask(host) is not None
+
+    try:
+        await process.start(ready, deadline_s=60)
+    except LabError as exc:
+        if "iptables" in str(exc):
+            hint = "kernel and iptables do not agree; try: update-alternatives --set iptables "
+            raise LabError(f"dockerd cannot set up its network: {hint}/usr/sbin/iptables-legacy\n{exc}") from exc
+        raise
+
+
+async def _configured_host() -> str:
+    """Return where the docker command line would look: DOCKER_HOST, else the current context."""
+    if given := os.environ.get("DOCKER_HOST"):
+        return given
+    host = await run(["docker", "context", "inspect", "-f", "{{.Endpoints.docker.Host}}"], timeout_s=10)
+    return host.strip() or DEFAULT_HOST
+
+
+async def _ask(host: str) -> DockerDaemon | None:
+    """Ask the daemon at *host* for its version; None where none answers."""
+    command = ["docker", "--host", host, "version", "-f", "{{.Server.Version}}"]
+    try:
+        version = (await run(command, timeout_s=10)).strip()
+    except LabError:
+        return None
+    return DockerDaemon(host, version) if version else None
+
+
+async def _refuse_rootless(daemon: DockerDaemon) -> None:
+    if "rootless" in await daemon.cli("info", "-f", "{{.SecurityOptions}}"):
+        raise LabError("a rootless Docker daemon hides container addresses from this host; use the system's daemon")

@@ -1,0 +1,95 @@
+"""Images for the lab's registry: the test app in its versions and variants, and the PHP page."""
+
+import contextlib
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from tests.lab.dockerd import DockerDaemon
+from tests.lab.registry import Registry
+from tests.lab.tools import LabError, cache_dir, run
+
+APP = Path(__file__).parents[2] / "app"
+HUB_PHP_BASE = "php:8-apache"
+OWN_PHP_BASE = "tidegate/php-base:bookworm"
+
+Exits = Literal["finish", "at-once"]
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """What `docker build` is given: a directory with a Dockerfile, and its build arguments."""
+
+    context: Path
+    arguments: Mapping[str, str] = field(default_factory=dict)
+
+
+class Images:
+    """Builds with *docker* and pushes to *registry*; nothing stays in the daemon, so that a pull is a real one."""
+
+    def __init__(self, docker: DockerDaemon, registry: Registry) -> None:
+        self._docker = docker
+        self._registry = registry
+
+    async def push(self, build: Build, name: str, tag: str) -> str:
+        """Build, push as *name*:*tag* and return the full reference; LabError says what Docker refused."""
+        reference = f"{self._registry.address}/{name}:{tag}"
+        arguments = [f"--build-arg={key}={value}" for key, value in build.arguments.items()]
+        await self._docker.cli("build", "-q", "-t", reference, *arguments, str(build.context), timeout_s=120)
+        try:
+            await self._docker.cli(
+                "--config", str(self._registry.docker_config), "push", "-q", reference, timeout_s=120
+            )
+        finally:
+            await self._docker.cli("rmi", reference)
+        return reference
+
+    async def testapp(self, version: str, *, exits: Exits = "finish", env: Mapping[str, str] | None = None) -> str:
+        """
+        Push the test app as ``testapp:<version>-<exits>``.
+
+        Args:
+            version: what it says it is.
+            exits: on SIGTERM it finishes what is open, or dies at once.
+            env: further environment, written into the image (it then has a tag of its own: pass a new version).
+        """
+        with tempfile.TemporaryDirectory(prefix="tg-testapp-") as directory:
+            context = Path(directory)
+            await _compile_testapp(context / "testapp")
+            dockerfile = (APP / "testapp" / "Dockerfile").read_text()
+            extra = "".join(f'ENV {key}="{value}"\n' for key, value in (env or {}).items())
+            (context / "Dockerfile").write_text(f"{dockerfile}\n{extra}")
+            build = Build(context, {"VERSION": version, "ON_TERM": exits})
+            return await self.push(build, "testapp", f"{version}-{exits}")
+
+    async def php_page(self, version: str) -> str:
+        """Push the demo's PHP page as ``page:<version>``."""
+        base = await self._php_base()
+        return await self.push(Build(APP, {"BASE": base, "VERSION": version}), "page", version)
+
+    async def forget(self) -> None:
+        """Remove from the daemon what containers of the lab pulled from this registry."""
+        listing = await self._docker.cli(
+            "images", "-q", "--no-trunc", "--filter", f"reference={self._registry.address}/*"
+        )
+        if images := sorted(set(listing.split())):
+            # One that a container still uses stays; its owner removes it.
+            with contextlib.suppress(LabError):
+                await self._docker.cli("rmi", "-f", *images, timeout_s=60)
+
+    async def _php_base(self) -> str:
+        """Return the base that set-up chose: Docker Hub's where it answered, else the one made of Debian's packages."""
+        own = cache_dir() / "php-base.tar"
+        if not own.exists():
+            await self._docker.cli("pull", "-q", HUB_PHP_BASE, timeout_s=300)
+            return HUB_PHP_BASE
+        if not (await self._docker.cli("images", "-q", OWN_PHP_BASE)).strip():
+            await self._docker.cli("import", str(own), OWN_PHP_BASE, timeout_s=120)
+        return OWN_PHP_BASE
+
+
+async def _compile_testapp(binary: Path) -> None:
+    sources = sorted(str(path) for path in (APP / "testapp").glob("*.c"))
+    await run(["gcc", "-O2", "-static", "-pthread", "-o", str(binary), *sources], timeout_s=60)

@@ -1,0 +1,242 @@
+#!/usr/bin/env bash
+# Bring what `make demo` and `make test` need on Debian 12/13 or Ubuntu 22.04/24.04; `setup.sh venv` stops after
+# the virtual environment. It takes what is there, says what it fetches before it does, and starts no service.
+# Small single-file programs (Consul, registry, busybox) are unpacked into a cache directory, not installed.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+cache=${TIDEGATE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tidegate}
+venv_stamp=.venv/.tidegate-stamp
+policy_file=/usr/sbin/policy-rc.d
+policy_is_ours=no
+apt_is_fresh=no
+work=
+export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
+export DEBIAN_FRONTEND=noninteractive
+
+say() { echo "setup: $*" >&2; }
+fail() {
+    say "$*"
+    exit 1
+}
+have() { command -v "$1" >/dev/null; }
+
+as_root() {
+    if [[ $EUID -eq 0 ]]; then
+        "$@"
+    elif have sudo; then
+        sudo "$@"
+    else
+        fail "need root for: $* (there is no sudo; run that as root, then try again)"
+    fi
+}
+
+clean_up() {
+    if [[ $policy_is_ours == yes ]]; then as_root rm -f "$policy_file"; fi
+    if [[ -n $work ]]; then rm -rf "$work"; fi
+}
+trap clean_up EXIT
+
+# --- apt ---------------------------------------------------------------------------------------------------
+
+refresh_apt() {
+    if [[ $apt_is_fresh == yes ]]; then return; fi
+    have apt-get || fail "this is neither Debian nor Ubuntu (no apt-get): bring python >= 3.11, Docker," \
+        "haproxy, consul, docker-registry, busybox and gcc yourself"
+    if [[ $EUID -ne 0 ]]; then say "using sudo for apt-get: only root may read the package lists anew and install"; fi
+    # A third-party source that does not answer is no reason to stop: what is needed is asked for by name below.
+    as_root apt-get update -qq >"$work/update.log" 2>&1 || say "some apt sources did not answer; going on"
+    apt_is_fresh=yes
+}
+
+candidate() { # the version of a package that apt would install; nothing where it has none
+    apt-cache policy "$1" 2>/dev/null | sed -n 's/^  Candidate: //p' | grep -v '(none)' || true
+}
+
+forbid_service_starts() {
+    # Where the administrator already has a policy it is left alone; any service it lets start is stopped below.
+    if [[ -e $policy_file ]]; then return; fi
+    policy_is_ours=yes
+    printf '#!/bin/sh\nexit 101\n' >"$work/policy"
+    as_root install -m 0755 "$work/policy" "$policy_file"
+}
+
+keep_service_off() { # what this script installed is not to run, now or after the next boot
+    if [[ ! -d /run/systemd/system ]]; then return; fi
+    local unit
+    for unit in "$@"; do
+        as_root systemctl disable --now "$unit" >/dev/null 2>&1 || true
+    done
+}
+
+install_packages() {
+    local name services=()
+    say "installing with apt: $*"
+    for name in "$@"; do
+        [[ -n $(candidate "$name") ]] || fail "apt has no package $name here: install what provides it, then try again"
+        case $name in
+        docker.io) services+=(docker.socket docker.service containerd.service) ;;
+        haproxy) services+=(haproxy.service) ;;
+        esac
+    done
+    forbid_service_starts
+    if ! as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" \
+        >"$work/install.log" 2>&1; then
+        tail -n 15 "$work/install.log" >&2
+        fail "apt could not install: $*"
+    fi
+    if [[ ${#services[@]} -gt 0 ]]; then keep_service_off "${services[@]}"; fi
+}
+
+# --- the virtual environment ---------------------------------------------------------------------------------
+
+is_new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
+can_make_venvs() { "$1" -c 'import ensurepip, venv' 2>/dev/null; }
+
+find_python() {
+    local name
+    for name in ${PYTHON:-} python3 python3.13 python3.12 python3.11; do
+        if have "$name" && is_new_enough "$name"; then
+            echo "$name"
+            return
+        fi
+    done
+}
+
+bring_python() { # sets $python
+    local version
+    python=$(find_python)
+    if [[ -z $python ]]; then
+        refresh_apt
+        version=$(candidate python3)
+        if [[ -n $version ]] && dpkg --compare-versions "$version" ge 3.11; then
+            install_packages python3 python3-venv
+        elif [[ -n $(candidate python3.11) ]]; then
+            install_packages python3.11 python3.11-venv
+        else
+            fail "need Python >= 3.11; this system's is ${version:-absent}: install one and set PYTHON to it"
+        fi
+        python=$(find_python)
+    fi
+    if ! can_make_venvs "$python"; then
+        refresh_apt
+        install_packages "python$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv"
+    fi
+}
+
+bring_venv() {
+    local wanted
+    wanted=$(cat requirements-dev.lock pyproject.toml <(pwd) | sha256sum)
+    if [[ -e $venv_stamp && $(<"$venv_stamp") == "$wanted" ]] && is_new_enough .venv/bin/python; then return; fi
+    if ! is_new_enough .venv/bin/python || ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
+        bring_python
+        say "making .venv with $("$python" --version)"
+        "$python" -m venv --clear .venv
+    fi
+    say "installing the locked Python packages into .venv"
+    .venv/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements-dev.lock ||
+        fail "pip could not install requirements-dev.lock"
+    .venv/bin/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e . ||
+        fail "pip could not install this checkout"
+    echo "$wanted" >"$venv_stamp"
+}
+
+# --- programs ------------------------------------------------------------------------------------------------
+
+needs_static_libc() { ! have gcc || [[ ! -e $(gcc -print-file-name=libc.a) ]]; }
+needs_docker_engine() { ! have dockerd && ! timeout 10 docker info >/dev/null 2>&1; }
+
+bring_packages() {
+    local wanted=()
+    if ! have haproxy; then wanted+=(haproxy); fi
+    if needs_static_libc; then wanted+=(gcc libc6-dev); fi
+    if needs_docker_engine; then
+        wanted+=(docker.io)
+        # Docker's default profile cannot be loaded without this, and no container starts.
+        if grep -qs Y /sys/module/apparmor/parameters/enabled && ! have apparmor_parser; then wanted+=(apparmor); fi
+    fi
+    if [[ ${#wanted[@]} -gt 0 ]]; then
+        refresh_apt
+        install_packages "${wanted[@]}"
+    fi
+    if ! have docker; then # newer Debian packs the command line apart
+        refresh_apt
+        install_packages docker-cli
+    fi
+}
+
+keep_program() { # keep_program <package file's directory> <path in the package>: take one file into the cache
+    dpkg -x "$1"/*.deb "$1/tree"
+    install -m 0755 "$1/tree/$2" "$cache/bin/$(basename "$2")"
+}
+
+unpack_from_apt() { # unpack_from_apt <package> <path of the program in it>
+    refresh_apt
+    [[ -n $(candidate "$1") ]] || return 1
+    say "unpacking the package $1 into $cache (not installed)"
+    mkdir -p "$work/$1"
+    (cd "$work/$1" && apt-get download -qq -o APT::Sandbox::User= "$1" >"$work/download.log" 2>&1) || return 1
+    keep_program "$work/$1" "$2"
+}
+
+unpack_consul_from_debian_11() { # Debian 12 and 13 and Ubuntu 24.04 have no Consul; Debian 11's runs on them
+    local keyring mirror options
+    if [[ ! -e /usr/share/keyrings/debian-archive-keyring.gpg ]]; then install_packages debian-archive-keyring; fi
+    keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+    if ! mirror=$(tests/lab/debian-mirror.sh 2>/dev/null); then
+        install_packages debootstrap
+        mirror=$(tests/lab/debian-mirror.sh)
+    fi
+    say "unpacking Debian 11's consul into $cache (not installed)"
+    mkdir -p "$work/consul" "$work/lists/partial" "$work/apt-cache/archives/partial"
+    echo "deb [signed-by=$keyring] $mirror bullseye main" >"$work/bullseye.list"
+    options=(-qq -o "Dir::Etc::SourceList=$work/bullseye.list" -o Dir::Etc::SourceParts=-
+        -o "Dir::State::Lists=$work/lists" -o "Dir::Cache=$work/apt-cache" -o APT::Sandbox::User=)
+    (cd "$work/consul" && apt-get "${options[@]}" update && apt-get "${options[@]}" download consul) \
+        >"$work/download.log" 2>&1 || return 1
+    keep_program "$work/consul" usr/bin/consul
+}
+
+bring_program() { # bring_program <command> <package> <path in it>: the user's own on PATH comes first
+    if have "$1" || [[ -x $cache/bin/$1 ]]; then return; fi
+    unpack_from_apt "$2" "$3" || fail "cannot get $1 (apt has no package $2 here): put it on PATH, then try again"
+}
+
+bring_consul() {
+    if have consul || [[ -x $cache/bin/consul ]]; then return; fi
+    unpack_from_apt consul usr/bin/consul || unpack_consul_from_debian_11 || {
+        cat "$work/download.log" >&2
+        fail "cannot get Consul: put a consul binary on PATH (1.8 or newer), then try again"
+    }
+    "$cache/bin/consul" version >/dev/null || fail "Debian 11's consul does not run here: put your own on PATH"
+}
+
+# --- the base of the PHP page ----------------------------------------------------------------------------------
+
+bring_php_base() { # tests/lab/images.py reads the outcome: a tar of our own, or the mark that the Hub answered
+    if [[ -e $cache/php-base.tar || -e $cache/docker-hub ]]; then return; fi
+    if timeout 8 docker manifest inspect php:8-apache >/dev/null 2>&1; then
+        touch "$cache/docker-hub"
+        return
+    fi
+    say "Docker Hub has no php:8-apache for this machine (or did not answer in 8 s): using Debian's Apache and PHP"
+    if ! have debootstrap || [[ ! -e /usr/share/keyrings/debian-archive-keyring.gpg ]]; then
+        refresh_apt
+        install_packages debootstrap debian-archive-keyring
+    fi
+    say "making that base with debootstrap, as root, once (about a minute)"
+    as_root env "TIDEGATE_DEBIAN_MIRROR=${TIDEGATE_DEBIAN_MIRROR:-}" tests/lab/php-base.sh "$cache/php-base.tar" ||
+        fail "cannot make the PHP base"
+}
+
+mkdir -p "$cache/bin"
+exec 9>"$cache/setup.lock"
+flock -w 900 9 || fail "another set-up is still running"
+work=$(mktemp -d)
+bring_venv
+if [[ ${1:-} == venv ]]; then exit; fi
+bring_packages
+bring_program docker-registry docker-registry usr/bin/docker-registry
+bring_program busybox busybox-static bin/busybox
+bring_consul
+bring_php_base
