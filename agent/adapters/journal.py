@@ -1,0 +1,113 @@
+"""
+The journal: the agent's memory on disk, written whole and atomically (temp file, fsync, rename), mode 0600.
+
+Monotonic times are rebased when the host has rebooted since: what had lasted ten minutes has still lasted ten.
+A journal that cannot be read is put aside under another name, never deleted, and the agent starts without one.
+"""
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from agent.core.memory import Failure, Memory, SlotMemory
+
+JOURNAL_VERSION = 1
+_TIMES_OF_SLOT = ("checking_since", "drain_since", "leave_since", "restart_at", "running_since")
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What was found at start."""
+
+    memory: Memory
+    problem: str = ""
+    """Why the journal was not used, for an operator to read."""
+
+
+def boot_id() -> str:
+    """Return the kernel's id of this boot."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
+class Journal:
+    """One app's journal file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._written = ""
+
+    def load(self) -> Loaded:
+        """Read the memory of the process before; never raises for what the file holds."""
+        try:
+            text = self._path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return Loaded(Memory())
+        except (OSError, UnicodeDecodeError) as exc:
+            return self._put_aside(f"cannot be read: {exc}")
+        try:
+            document: dict[str, Any] = json.loads(text)
+            if document["v"] > JOURNAL_VERSION:
+                return self._put_aside(f"has version {document['v']}, this agent reads {JOURNAL_VERSION}")
+            memory = Memory.model_validate(document["memory"])
+            return Loaded(_rebased(memory, str(document["boot"]), float(document["saved_at"])))
+        except (ValueError, KeyError, TypeError, ValidationError) as exc:
+            return self._put_aside(f"is damaged ({type(exc).__name__})")
+
+    def save(self, memory: Memory) -> bool:
+        """Write *memory* if it differs from what was written last; return whether it was written."""
+        content = memory.model_dump_json(exclude_defaults=True)
+        if content == self._written:
+            return False
+        document = {
+            "v": JOURNAL_VERSION,
+            "boot": boot_id(),
+            "saved_at": time.monotonic(),
+            "memory": json.loads(content),
+        }
+        write_atomically(self._path, json.dumps(document))
+        self._written = content
+        return True
+
+    def _put_aside(self, problem: str) -> Loaded:
+        aside = self._path.with_name(f"{self._path.name}.unreadable-{int(time.time())}")
+        try:
+            self._path.rename(aside)
+        except OSError:
+            return Loaded(Memory(), f"journal {self._path} {problem}")
+        return Loaded(Memory(), f"journal {self._path} {problem}; kept as {aside.name}")
+
+
+def write_atomically(path: Path, text: str, mode: int = 0o600) -> None:
+    """Replace *path* by a file that holds *text*; after a crash it holds the old text or the new, whole."""
+    temporary = path.with_name(f".{path.name}.new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        os.fchmod(file.fileno(), mode)
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _rebased(memory: Memory, boot: str, saved_at: float) -> Memory:
+    """Carry times over a reboot; states of HAProxy and the holding page belong to the boot they were seen in."""
+    if boot == boot_id():
+        return memory
+    shift = time.monotonic() - saved_at
+    slots = {name: _slot_rebased(slot, shift) for name, slot in memory.slots.items()}
+    failures = {key: _failure_rebased(failure, shift) for key, failure in memory.failures.items()}
+    return memory.but(slots=slots, failures=failures, worker=None, gate=None, holding=False, leaving=False)
+
+
+def _slot_rebased(slot: SlotMemory, shift: float) -> SlotMemory:
+    times = {name: getattr(slot, name) + shift for name in _TIMES_OF_SLOT if getattr(slot, name) is not None}
+    return slot.but(**times, admin=None, staged=False, running_since=None, started_at="")
+
+
+def _failure_rebased(failure: Failure, shift: float) -> Failure:
+    return failure.but(at=failure.at + shift)

@@ -1,0 +1,178 @@
+"""
+The agent's settings: a TOML file, then the environment over it (``TIDEGATE_CONSUL__TOKEN_FILE=...``).
+
+Unknown keys are refused; every error names the key. ``docs/configuration.md`` is generated from these models.
+"""
+
+import os
+import socket
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from agent.core.app import App
+from agent.core.durations import Duration
+from agent.core.errors import FatalError
+from agent.core.names import NodeName, parse_node
+
+DEFAULT_FILE = Path("/etc/tidegate/tidegate.toml")
+PREFIX = "TIDEGATE_"
+_OTHER_VARIABLES = frozenset({"TIDEGATE_CONFIG", "TIDEGATE_CACHE"})
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ConsulSettings(_Section):
+    """How to reach the local Consul agent."""
+
+    address: Annotated[str, Field(pattern=r"^(https?://[A-Za-z0-9.\[\]:_-]+|unix:///.+)$")] = "http://127.0.0.1:8500"
+    """``http://``, ``https://`` or ``unix:///path``."""
+    token: SecretStr = SecretStr("")
+    """ACL token; a file is better."""
+    token_file: Path | None = None
+    """File with the ACL token, read again when it changes."""
+    ca_file: Path | None = None
+    """CA certificate that signed Consul's."""
+    cert_file: Path | None = None
+    """Client certificate."""
+    key_file: Path | None = None
+    """Key of the client certificate."""
+
+
+class DockerSettings(_Section):
+    """How to reach the Docker Engine and its registries."""
+
+    socket: Annotated[str, Field(pattern=r"^(unix:///.+|tcp://.+)$")] = "unix:///var/run/docker.sock"
+    """The daemon's socket."""
+    config_file: Path = Path("/etc/tidegate/docker/config.json")
+    """Docker config file with registry credentials and credential helpers, read at each pull."""
+
+
+class HaproxySettings(_Section):
+    """How to reach HAProxy, and what its rendered configuration says."""
+
+    socket: Path = Path("/run/haproxy/tidegate.sock")
+    """Runtime socket, level admin."""
+    master_socket: Path = Path("/run/haproxy-master.sock")
+    """Master socket: tells whether workers of before a reload still live."""
+    server_state_file: Path = Path("/run/haproxy/tidegate.state")
+    """Written by the agent after each change, read by HAProxy at a reload; on a tmpfs."""
+    hard_stop_after: Duration | None = None
+    """Longest life of a worker after a reload; at most, and by default, the longest ``drain_timeout``."""
+    maxconn: Annotated[int, Field(ge=10, le=1_000_000)] = 8000
+    """Connections at most; needs twice as many file descriptors."""
+    ops_port: Annotated[int, Field(ge=1, le=65535)] | None = 8404
+    """Loopback port of HAProxy's own metrics and statistics."""
+    user: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_-]*$")] | None = None
+    """User HAProxy becomes; left out when its unit sets ``User=``."""
+    group: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_-]*$")] | None = None
+    """Group HAProxy becomes."""
+    socket_group: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_-]*$")] | None = None
+    """Group that may use the runtime socket: the agent's."""
+    binary: str = "haproxy"
+    """Program that checks a rendered configuration."""
+
+
+class ApiSettings(_Section):
+    """The agent's own HTTP API."""
+
+    port: Annotated[int, Field(ge=1, le=65535)] = 8405
+    """Loopback port of health, status, plan and metrics."""
+
+
+class Settings(BaseSettings):
+    """Everything ``tidegate agent`` needs to know."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid",
+        frozen=True,
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+    )
+
+    node: Annotated[NodeName, AfterValidator(parse_node)] = Field(
+        default_factory=lambda: NodeName(socket.gethostname())
+    )
+    """Name of this host; the same as its Consul agent's."""
+    state_dir: Path = Path("/var/lib/tidegate")
+    """Journal and map files; survives reboots."""
+    consul: ConsulSettings = ConsulSettings()
+    docker: DockerSettings = DockerSettings()
+    haproxy: HaproxySettings = HaproxySettings()
+    api: ApiSettings = ApiSettings()
+    apps: Annotated[tuple[App, ...], Field(min_length=1, max_length=1)]
+    """The apps of this host; one, for now."""
+    boot_wait: Duration = 60.0
+    """How long a host that runs nothing waits for Consul before it goes by its journal."""
+    journal_max_age: Duration = 86400.0
+    """How old Consul's last word may be for the journal to be gone by."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the library's signature
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the library's signature
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - as above
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Let the environment win over the file."""
+        return (env_settings, init_settings)
+
+    @property
+    def app(self) -> App:
+        """The one app."""
+        return self.apps[0]
+
+    @property
+    def hard_stop_after_s(self) -> float:
+        """Longest life of an old HAProxy worker: never more than ``drain_timeout``."""
+        limit = max(app.knobs.drain_timeout for app in self.apps)
+        return min(self.haproxy.hard_stop_after or limit, limit)
+
+
+def load(path: Path | None = None) -> Settings:
+    """
+    Read the settings.
+
+    Args:
+        path: the TOML file; by default ``$TIDEGATE_CONFIG``, else ``/etc/tidegate/tidegate.toml``.
+
+    Raises:
+        FatalError: the file is missing or no TOML, or a key is unknown or does not fit; each is named.
+    """
+    chosen = path or Path(os.environ.get("TIDEGATE_CONFIG", DEFAULT_FILE))
+    _refuse_unknown_variables()
+    try:
+        return Settings(**_table(chosen))
+    except ValidationError as exc:
+        raise FatalError("\n".join(_problem(chosen, problem) for problem in exc.errors(include_url=False))) from exc
+
+
+def _table(path: Path) -> dict[str, Any]:
+    try:
+        if not path.is_file():
+            raise FatalError(f"settings file {path} does not exist (name another with --config or TIDEGATE_CONFIG)")
+        return dict(TomlConfigSettingsSource(Settings, toml_file=path)())
+    except OSError as exc:
+        raise FatalError(f"settings file {path} cannot be read: {exc.strerror}") from exc
+    except ValueError as exc:
+        raise FatalError(f"settings file {path} is no TOML: {exc}") from exc
+
+
+def _refuse_unknown_variables() -> None:
+    for name in sorted(os.environ):
+        if name.startswith(PREFIX) and name not in _OTHER_VARIABLES:
+            field = name.removeprefix(PREFIX).split("__")[0].lower()
+            if field not in Settings.model_fields:
+                raise FatalError(f"environment variable {name}: there is no setting '{field}'")
+
+
+def _problem(path: Path, problem: Any) -> str:
+    key = ".".join(str(part) for part in problem["loc"]) or "settings"
+    what = "unknown key" if problem["type"] == "extra_forbidden" else problem["msg"].removeprefix("Value error, ")
+    return f"{path}: {key}: {what}"

@@ -1,0 +1,217 @@
+"""
+What a host says of itself: to Consul (the report), to its operator (``tidegate status``) and to Prometheus.
+
+A report is written when it changes, so nothing in it moves by itself but the age of the last request of a slot
+that is being emptied, rounded.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from agent.core.app import App
+from agent.core.desired import AsItIs, Desired, HoldingPage, Want
+from agent.core.keys import Outcome
+from agent.core.memory import Baseline
+from agent.core.names import SlotName
+from agent.core.observed import AdminState, Container, Gate, Observed, Proxy, Unavailable
+from agent.core.plan import Plan, SlotPhase, SlotView
+from agent.core.recall import tenants_of
+from agent.core.record import read_record
+
+REPORT_VERSION = 1
+AGE_STEP_S = 5
+_BUSY_FIRST = (
+    SlotPhase.FAILED,
+    SlotPhase.RESTARTING,
+    SlotPhase.PULLING,
+    SlotPhase.STARTING,
+    SlotPhase.CHECKING,
+    SlotPhase.WAITING,
+    SlotPhase.STOPPING,
+    SlotPhase.LEAVING,
+    SlotPhase.DRAINING,
+    SlotPhase.STAGED,
+    SlotPhase.SERVING,
+    SlotPhase.UNKNOWN,
+    SlotPhase.EMPTY,
+)
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class SlotReport(_Document):
+    """One slot."""
+
+    phase: SlotPhase
+    reason: str = ""
+    image: str = ""
+    release: str = ""
+    digest: str = ""
+    pin: str = ""
+    generation: int = 0
+    container: str = ""
+    """First 12 digits of the container's id."""
+    state: AdminState | None = None
+    """HAProxy's admin state; None when HAProxy could not be asked."""
+    is_up: bool = False
+    open_requests: Annotated[int | None, Field(ge=0)] = None
+    """Open and queued requests; None when unknown."""
+    last_request_age_s: int | None = None
+    """Seconds since the last request, rounded down to 5; only for a slot that does not get new visitors."""
+    lines: tuple[str, ...] = ()
+    """Last log lines of a container that failed."""
+
+
+class NodeReport(_Document):
+    """A host's report: ``<app>-status/nodes/<node>``."""
+
+    v: int = REPORT_VERSION
+    app: str
+    node: str
+    instance: str
+    """Boot id and start of the agent: a report counts only while this instance lives."""
+    agent: str
+    """Version of the agent."""
+    generation: int = 0
+    """Of the rollout record acted on; with *seq* it says which."""
+    seq: int = 0
+    phase: SlotPhase
+    summary: str
+    is_ready: bool
+    """Whether the host tells load balancers that it is ready."""
+    gate: Gate | None = None
+    old_workers: int | None = None
+    wants: str = ""
+    holds: str = ""
+    notes: tuple[str, ...] = ()
+    error: str = ""
+    slots: dict[SlotName, SlotReport]
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who reports."""
+
+    node: str
+    instance: str
+    agent: str
+
+
+@dataclass(frozen=True, slots=True)
+class HostView:
+    """One tick, as shown."""
+
+    app: App
+    observed: Observed
+    desired: Desired
+    plan: Plan
+    outcome: Outcome
+    failure: str = ""
+
+    @property
+    def tenants(self) -> dict[SlotName, Container]:
+        """The container that counts in each slot."""
+        containers = self.observed.containers
+        return {} if isinstance(containers, Unavailable) else tenants_of(containers)
+
+    @property
+    def proxy(self) -> Proxy | None:
+        """HAProxy, where it answered."""
+        return None if isinstance(self.observed.proxy, Unavailable) else self.observed.proxy
+
+    @property
+    def leading(self) -> tuple[SlotName, SlotView]:
+        """The slot an operator should look at first."""
+        views = self.plan.views
+        slot = min(sorted(views), key=lambda name: _BUSY_FIRST.index(views[name].phase))
+        return slot, views[slot]
+
+    @property
+    def summary(self) -> str:
+        """One line: what each slot does, without what changes by itself."""
+        parts = []
+        for slot, view in sorted(self.plan.views.items()):
+            tenant = self.tenants.get(slot)
+            if view.phase is not SlotPhase.EMPTY:
+                parts.append(f"{slot} {view.phase}{f' {tenant.reference}' if tenant else ''}")
+        if self.plan.memory.holding:
+            parts.append("holding page")
+        return ", ".join(parts) or "nothing runs"
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether load balancers are told that the host is ready."""
+        proxy = self.proxy
+        if proxy is None or proxy.gate is Gate.CLOSED:
+            return False
+        return proxy.gate is Gate.HOLDING or any(server.is_serving for server in proxy.servers.values())
+
+
+def report_of(view: HostView, identity: Identity) -> NodeReport:
+    """Put a tick into the words of the report."""
+    proxy = view.proxy
+    generation, seq = _acted_on(view.plan.memory.baseline)
+    return NodeReport(
+        app=view.app.name,
+        node=identity.node,
+        instance=identity.instance,
+        agent=identity.agent,
+        generation=generation,
+        seq=seq,
+        phase=view.leading[1].phase,
+        summary=view.summary,
+        is_ready=view.is_ready,
+        gate=proxy.gate if proxy else None,
+        old_workers=proxy.old_workers if proxy else None,
+        wants=_words(view.desired),
+        holds=view.desired.hold.reference if view.desired.hold else "",
+        notes=view.plan.notes,
+        error=view.failure,
+        slots={slot: _slot(view, slot) for slot in SlotName},
+    )
+
+
+def _slot(view: HostView, slot: SlotName) -> SlotReport:
+    shown, tenant = view.plan.views[slot], view.tenants.get(slot)
+    report = SlotReport(phase=shown.phase, reason=shown.reason, lines=shown.lines)
+    if tenant is not None:
+        report = report.model_copy(
+            update={
+                "image": tenant.reference,
+                "release": tenant.release,
+                "digest": tenant.digest,
+                "pin": tenant.pin,
+                "generation": tenant.generation,
+                "container": tenant.id[:12],
+            },
+        )
+    if view.proxy is None:
+        return report
+    server = view.proxy.servers[slot]
+    aging = tenant is not None and server.admin is not AdminState.READY
+    return report.model_copy(
+        update={
+            "state": server.admin,
+            "is_up": server.is_serving,
+            "open_requests": server.open_requests + server.queued if aging or tenant is None else None,
+            "last_request_age_s": int(server.last_request_age_s) // AGE_STEP_S * AGE_STEP_S if aging else None,
+        },
+    )
+
+
+def _words(desired: Desired) -> str:
+    match desired.serve:
+        case Want(reference=reference):
+            return reference
+        case HoldingPage():
+            return "nothing recorded yet: the holding page"
+        case AsItIs(reason=reason):
+            return f"as it is: {reason}"
+
+
+def _acted_on(baseline: Baseline) -> tuple[int, int]:
+    return read_record(baseline.rollout.value).version if baseline.rollout else (0, 0)

@@ -1,0 +1,163 @@
+"""Work that takes longer than a look: pulls, starts and stops, each a named task; looks see progress and result."""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from agent.adapters.docker_config import RunRequest
+from agent.adapters.docker_pull import PullProgress
+from agent.adapters.docker_reference import pinned
+from agent.core.actions import CancelPull, JobAction, Pull, Run, Start, Stop
+from agent.core.app import App
+from agent.core.errors import TidegateError, TransientError
+from agent.core.names import Digest, ImageReference
+from agent.core.observed import Job, JobKind, JobResult
+from agent.core.release import Release
+from agent.runtime.ports import DockerPort
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class _Work:
+    task: asyncio.Task[None]
+    began: float
+    progress: PullProgress | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What ended since the last look."""
+
+    results: tuple[JobResult, ...]
+    images: dict[ImageReference, Digest]
+
+
+@dataclass(slots=True)
+class Jobs:
+    """
+    The jobs of one app.
+
+    At most one job per slot and one pull per image; asking again for what is under way does nothing.
+    """
+
+    app: App
+    docker: DockerPort
+    group: asyncio.TaskGroup
+    wake: Callable[[str], None]
+    _work: dict[tuple[JobKind, str], _Work] = field(default_factory=dict)
+    _results: list[JobResult] = field(default_factory=list)
+    _images: dict[ImageReference, Digest] = field(default_factory=dict)
+
+    def under_way(self) -> tuple[Job, ...]:
+        """Return the jobs under way."""
+        now = time.monotonic()
+        return tuple(
+            Job(kind, key, now - work.began, work.progress.text() if work.progress else "")
+            for (kind, key), work in self._work.items()
+        )
+
+    def take_ended(self) -> Ended:
+        """Return results not yet taken, each once."""
+        ended = Ended(tuple(self._results), dict(self._images))
+        self._results.clear()
+        self._images.clear()
+        return ended
+
+    def begin(self, action: JobAction) -> None:
+        """Begin a job."""
+        match action:
+            case Pull(reference):
+                progress = PullProgress()
+                self._spawn(JobKind.PULL, reference, self._pull(reference, progress), progress=progress)
+            case CancelPull(reference):
+                work = self._work.get((JobKind.PULL, reference))
+                if work is not None:
+                    work.task.cancel()
+            case Run():
+                self._spawn(JobKind.RUN, action.slot, self._run(action), wish=action.want.key)
+            case Start():
+                self._spawn(JobKind.START, action.slot, self._start(action))
+            case Stop():
+                self._spawn(JobKind.STOP, action.slot, self._stop(action), wish=action.failed_key or "")
+
+    def _spawn(
+        self,
+        kind: JobKind,
+        key: str,
+        work: Coroutine[Any, Any, tuple[str, ...]],
+        *,
+        wish: str = "",
+        progress: PullProgress | None = None,
+    ) -> None:
+        slot_busy = kind is not JobKind.PULL and any(
+            other is not JobKind.PULL and at == key for other, at in self._work
+        )
+        if slot_busy or (kind, key) in self._work:
+            work.close()
+            return
+        task = self.group.create_task(self._guarded(kind, key, work, wish), name=f"{kind} {key}")
+        self._work[kind, key] = _Work(task, time.monotonic(), progress)
+
+    async def _guarded(self, kind: JobKind, key: str, work: Coroutine[Any, Any, tuple[str, ...]], wish: str) -> None:
+        result = JobResult(kind, key, wish)
+        try:
+            result = JobResult(kind, key, wish, lines=await work)
+        except asyncio.CancelledError:
+            current = asyncio.current_task()
+            if kind is JobKind.PULL and current is not None and current.uncancel() == 0:
+                log.info("image.pull_cancelled", image=key)
+                return
+            raise
+        except TidegateError as exc:
+            result = JobResult(kind, key, wish, error=str(exc), transient=isinstance(exc, TransientError))
+            log.warning("job.failed", job=kind, key=key, error=str(exc), transient=result.transient)
+        except Exception as exc:
+            log.exception("job.broke", job=kind, key=key)
+            result = JobResult(kind, key, wish, error=f"internal error: {type(exc).__name__}", transient=True)
+        finally:
+            del self._work[kind, key]
+        self._results.append(result)
+        self.wake(f"{kind} ended")
+
+    async def _pull(self, reference: ImageReference, progress: PullProgress) -> tuple[str, ...]:
+        began = time.monotonic()
+        digest = await self.docker.pull(reference, progress, self.app.knobs.image_pull_timeout)
+        self._images[reference] = digest
+        log.info("image.pulled", image=reference, digest=digest, duration_s=round(time.monotonic() - began, 2))
+        return ()
+
+    async def _run(self, action: Run) -> tuple[str, ...]:
+        want = action.want
+        spec = want.spec or self.app.default_spec
+        release = Release(want.reference, action.digest, spec, want.generation)
+        await self.docker.ensure_network()
+        await self._have_image(want.reference, action.digest)
+        container = await self.docker.run(RunRequest(action.slot, release, action.tenancy))
+        log.info("container.started", slot=action.slot, image=want.reference, container=container[:12])
+        return ()
+
+    async def _have_image(self, reference: ImageReference, digest: Digest) -> None:
+        """Pull by digest an image that was removed since it was resolved."""
+        by_digest = pinned(reference, digest)
+        for name in (by_digest, reference):
+            if await self.docker.local_digest(name) == digest:
+                return
+        await self.docker.pull(by_digest, PullProgress(), self.app.knobs.image_pull_timeout)
+
+    async def _start(self, action: Start) -> tuple[str, ...]:
+        await self.docker.ensure_network()
+        await self.docker.start(action.container)
+        log.info("container.restarted", slot=action.slot, container=action.container[:12], reason=action.why)
+        return ()
+
+    async def _stop(self, action: Stop) -> tuple[str, ...]:
+        lines = tuple(await self.docker.tail(action.container)) if action.failed_key else ()
+        await self.docker.stop(action.container, action.grace_s)
+        await self.docker.remove(action.container)
+        log.info("container.removed", slot=action.slot, container=action.container[:12], reason=action.why)
+        return lines

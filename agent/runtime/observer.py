@@ -1,0 +1,68 @@
+"""One look at the host: containers, HAProxy, probes and jobs, put into the core's words."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+from agent.adapters.probe import Prober
+from agent.core.errors import TidegateError
+from agent.core.observed import Container, Observed, Proxy, Unavailable
+from agent.runtime.jobs import Jobs
+from agent.runtime.ports import DockerPort, ProxyPort
+
+LIST_AGAIN_S = 15.0
+"""Containers are listed anew at the latest after this time, though Docker sent no event."""
+
+
+@dataclass(slots=True)
+class Observer:
+    """Looks at the host; keeps the container list between Docker's events, as listing costs the daemon."""
+
+    docker: DockerPort
+    proxy: ProxyPort
+    prober: Prober
+    jobs: Jobs
+    _listed: tuple[Container, ...] | None = field(default=None)
+    _listed_at: float = 0.0
+
+    def containers_changed(self) -> None:
+        """Forget the list: an event came, a job ended, or the event stream was lost."""
+        self._listed = None
+
+    async def observe(self, *, fresh: bool = False) -> Observed:
+        """
+        Look at everything now.
+
+        Results of jobs are taken first, so the container list is never older than what they say.
+
+        Args:
+            fresh: list containers in any case, and leave the results of jobs to the next look.
+        """
+        ended = None if fresh else self.jobs.take_ended()
+        if fresh or (ended is not None and ended.results) or self.jobs.under_way():
+            self.containers_changed()
+        containers, proxy = await asyncio.gather(self._containers(), self._proxy())
+        return Observed(
+            containers=containers,
+            proxy=proxy,
+            health=self.prober.health,
+            jobs=self.jobs.under_way(),
+            images=ended.images if ended else {},
+            results=ended.results if ended else (),
+        )
+
+    async def _containers(self) -> tuple[Container, ...] | Unavailable:
+        now = asyncio.get_running_loop().time()
+        if self._listed is not None and now - self._listed_at < LIST_AGAIN_S:
+            return self._listed
+        try:
+            listing = await self.docker.containers()
+        except TidegateError as exc:
+            return Unavailable(str(exc))
+        self._listed, self._listed_at = listing.containers, now
+        return listing.containers
+
+    async def _proxy(self) -> Proxy | Unavailable:
+        try:
+            return await self.proxy.observe()
+        except TidegateError as exc:
+            return Unavailable(str(exc))
