@@ -4,6 +4,7 @@ import ipaddress
 import os
 import random
 import signal
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -55,8 +56,7 @@ class DockerDaemon:
         networks = (await self.cli("network", "ls", "-q")).split()
         template = "{{range .IPAM.Config}}{{.Subnet}} {{end}}"
         used = (await self.cli("network", "inspect", "-f", template, *networks)).split()
-        used += [line.split()[0] for line in (await run(["ip", "-4", "route"], timeout_s=10)).splitlines()]
-        taken = [ipaddress.IPv4Network(text) for text in used if text[0].isdigit() and ":" not in text]
+        taken = [ipaddress.IPv4Network(text) for text in used if ":" not in text] + _routes()
         subnets = list(_SUBNETS.subnets(new_prefix=24))
         random.shuffle(subnets)
         for subnet in subnets:
@@ -106,6 +106,17 @@ async def started_daemon(host: str, options: Sequence[str] = ()) -> AsyncIterato
             await process.stop(grace_s=20)
 
 
+def _routes() -> list[ipaddress.IPv4Network]:
+    """Return this machine's routes but the default one, as the kernel lists them (little-endian hexadecimals)."""
+    routes = []
+    for line in Path("/proc/net/route").read_text().splitlines()[1:]:
+        fields = line.split()
+        address, mask = (int.from_bytes(bytes.fromhex(fields[at]), sys.byteorder) for at in (1, 7))
+        if mask:
+            routes.append(ipaddress.IPv4Network((address, mask.bit_count())))
+    return routes
+
+
 async def _start(process: ServerProcess, host: str) -> None:
     async def ready() -> bool:
         return await _ask(host) is not None
@@ -114,7 +125,7 @@ async def _start(process: ServerProcess, host: str) -> None:
         await process.start(ready, deadline_s=60)
     except LabError as exc:
         if "iptables" in str(exc):
-            hint = "kernel and iptables do not agree; try: update-alternatives --set iptables "
+            hint = "if kernel and iptables disagree: update-alternatives --set iptables "
             raise LabError(f"dockerd cannot set up its network: {hint}/usr/sbin/iptables-legacy\n{exc}") from exc
         raise
 

@@ -165,12 +165,15 @@ bring_packages() {
     fi
 }
 
-keep_program() { # keep_program <package file's directory> <path in the package>: take one file into the cache
+keep_program() { # keep_program <directory with a package file> <program>: take that one program into the cache
+    local found
     dpkg -x "$1"/*.deb "$1/tree"
-    install -m 0755 "$1/tree/$2" "$cache/bin/$(basename "$2")"
+    # Debian 13 moved what was in /bin to /usr/bin.
+    found=$(find "$1/tree/bin" "$1/tree/usr/bin" -type f -name "$2" 2>/dev/null | sed -n 1p)
+    [[ -n $found ]] && install -m 0755 "$found" "$cache/bin/$2"
 }
 
-unpack_from_apt() { # unpack_from_apt <package> <path of the program in it>
+unpack_from_apt() { # unpack_from_apt <package> <program in it>
     refresh_apt
     [[ -n $(candidate "$1") ]] || return 1
     say "unpacking the package $1 into $cache (not installed)"
@@ -194,17 +197,17 @@ unpack_consul_from_debian_11() { # Debian 12 and 13 and Ubuntu 24.04 have no Con
         -o "Dir::State::Lists=$work/lists" -o "Dir::Cache=$work/apt-cache" -o APT::Sandbox::User=)
     (cd "$work/consul" && apt-get "${options[@]}" update && apt-get "${options[@]}" download consul) \
         >"$work/download.log" 2>&1 || return 1
-    keep_program "$work/consul" usr/bin/consul
+    keep_program "$work/consul" consul
 }
 
-bring_program() { # bring_program <command> <package> <path in it>: the user's own on PATH comes first
+bring_program() { # bring_program <program> <package>: the user's own on PATH comes first
     if have "$1" || [[ -x $cache/bin/$1 ]]; then return; fi
-    unpack_from_apt "$2" "$3" || fail "cannot get $1 (apt has no package $2 here): put it on PATH, then try again"
+    unpack_from_apt "$2" "$1" || fail "cannot get $1 (apt has no package $2 here): put it on PATH, then try again"
 }
 
 bring_consul() {
     if have consul || [[ -x $cache/bin/consul ]]; then return; fi
-    unpack_from_apt consul usr/bin/consul || unpack_consul_from_debian_11 || {
+    unpack_from_apt consul consul || unpack_consul_from_debian_11 || {
         cat "$work/download.log" >&2
         fail "cannot get Consul: put a consul binary on PATH (1.8 or newer), then try again"
     }
@@ -236,7 +239,7 @@ work=$(mktemp -d)
 bring_venv
 if [[ ${1:-} == venv ]]; then exit; fi
 bring_packages
-bring_program docker-registry docker-registry usr/bin/docker-registry
-bring_program busybox busybox-static bin/busybox
+bring_program docker-registry docker-registry
+bring_program busybox busybox-static
 bring_consul
 bring_php_base
