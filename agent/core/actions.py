@@ -105,14 +105,13 @@ class Switch:
     """Give all new visitors to one slot: ready first, the other out second, in one line."""
 
     new: SlotName
-    old: SlotName | None
-    old_to: AdminState = AdminState.DRAIN
+    old: SlotName
+    old_to: AdminState
     restore: bool = False
     """The slot served before HAProxy restarted: do not wait for checks."""
 
     def __str__(self) -> str:
-        rest = f", slot {self.old} to {self.old_to}" if self.old else ""
-        return f"{'restore' if self.restore else 'switch to'} slot {self.new}{rest}"
+        return f"{'restore' if self.restore else 'switch to'} slot {self.new}, slot {self.old} to {self.old_to}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,12 +89,13 @@ def _serve(draft: Draft, goals: dict[SlotName, Goal]) -> None:
 
 def _switch(draft: Draft, slot: SlotName, goals: dict[SlotName, Goal]) -> None:
     other = slot.other
-    old = other if is_ready(draft.server(other)) else None
-    draft.states.append(Switch(slot, old, _state_after(goals.get(other))))
+    was_ready = is_ready(draft.server(other))
+    old_to = _state_after(goals.get(other)) if was_ready else draft.server(other).admin
+    draft.states.append(Switch(slot, other, old_to))
     draft.remember(slot, served=True, admin=AdminState.READY, drain_since=None)
     draft.show(slot, SlotPhase.SERVING)
-    if old is not None:
-        draft.show(old, SlotPhase.DRAINING, f"slot {slot} gets the new visitors")
+    if was_ready:
+        draft.show(other, SlotPhase.DRAINING, f"slot {slot} gets the new visitors")
     draft.look(draft.now)
 
 

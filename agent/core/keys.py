@@ -176,11 +176,9 @@ def desired_keys(app: AppName) -> tuple[str, ...]:
 
 def read_snapshot(app: AppName, entries: Iterable[KeyValue], index: int) -> KeySnapshot:
     """
-    Read everything under the app's prefix into a snapshot.
+    Read what one recursive read of the app's prefix returned (any order) and its index into a snapshot.
 
-    Args:
-        entries: what one recursive read returned, in any order.
-        index: Consul's index of that read.
+    Keys that are not ours are ignored. Values are stripped: ``echo`` leaves a newline behind.
     """
     found = {entry.key: entry for entry in entries}
 
@@ -202,7 +200,6 @@ def _read(entry: KeyValue, parse: Callable[[str], str]) -> Present | Invalid:
     if len(entry.value) > VALUE_MAX_BYTES:
         return Invalid(f"key {entry.key} holds {len(entry.value)} bytes, at most {VALUE_MAX_BYTES} are read")
     try:
-        # `echo registry/app:2 | consul kv put cs90/stage/image -` leaves a newline behind.
         text = entry.value.decode().strip()
     except UnicodeDecodeError as exc:
         return Invalid(f"key {entry.key} is not UTF-8 text: byte {exc.start} is {entry.value[exc.start]:#04x}")

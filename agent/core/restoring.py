@@ -20,15 +20,11 @@ def is_restored(draft: Draft) -> bool:
     wanted = {slot: admin for slot in SlotName if (admin := memory.slot(slot).admin) is not None}
     live = next((slot for slot, admin in wanted.items() if admin is AdminState.READY), None)
     if live is not None and draft.server(live).admin is not AdminState.READY:
-        other_ready = draft.server(live.other).admin is AdminState.READY
-        old_to = wanted.get(live.other, AdminState.MAINT)
-        draft.states.append(Switch(live, live.other if other_ready else None, old_to, restore=True))
-    elif live is not None and draft.server(live.other).admin is AdminState.READY:
-        draft.states.append(SetState(live.other, wanted.get(live.other, AdminState.MAINT), "as before the restart"))
-    for slot in SlotName:
-        admin = wanted.get(slot)
-        if admin is AdminState.DRAIN and draft.server(slot).admin is AdminState.MAINT:
-            draft.states.append(SetState(slot, admin, "as before HAProxy's restart"))
+        draft.states.append(Switch(live, live.other, wanted.get(live.other, AdminState.MAINT), restore=True))
+    else:
+        for slot, admin in wanted.items():
+            if slot is not live and draft.server(slot).admin is not admin:
+                draft.states.append(SetState(slot, admin, "as before HAProxy's restart"))
     if draft.states:
         draft.pins = dict(draft.proxy.pins)
         for slot in SlotName:

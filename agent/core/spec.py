@@ -84,7 +84,7 @@ class RunSpec(BaseModel):
 
     env: dict[EnvName, SecretStr] = Field(default_factory=dict)
     """Environment variables; values are secret."""
-    env_files: tuple[Annotated[str, Field(pattern=r"^/[^\0\n]+$")], ...] = ()
+    env_files: tuple[Annotated[str, Field(pattern=r"^/[^\x00\n]+$")], ...] = ()
     """Absolute paths on the host of files with NAME=value lines, read at each start of a container."""
     command: tuple[str, ...] | None = None
     """Arguments in place of the image's own."""

@@ -1,0 +1,261 @@
+"""
+The composition root: the only place that names concrete adapters. One TaskGroup, signals, order of shutdown.
+
+SIGTERM or SIGINT: stop the loops, write the last report, close. Containers and HAProxy are left as they are:
+traffic does not notice an agent that ends. A second signal ends the process at once.
+"""
+
+import asyncio
+import os
+import signal
+import ssl
+import time
+from dataclasses import dataclass
+from typing import NoReturn
+
+import structlog
+from aiohttp import web
+
+from agent import __version__
+from agent.adapters.consul import ConsulClient
+from agent.adapters.consul_http import TokenSource
+from agent.adapters.consul_services import agent_service, app_service, register_service
+from agent.adapters.consul_watch import watch
+from agent.adapters.docker import DockerAdapter
+from agent.adapters.haproxy import HaproxySocket
+from agent.adapters.haproxy_config import ProxyOptions
+from agent.adapters.haproxy_files import ProxyPaths
+from agent.adapters.journal import Journal, boot_id
+from agent.adapters.probe import Prober
+from agent.adapters.systemd import Notifier
+from agent.config import ConsulSettings, Settings
+from agent.core.errors import FatalError
+from agent.core.keys import Known, Outcome, node_report
+from agent.core.report import HostView, Identity, NodeReport, report_of
+from agent.http.api import Source, make_app
+from agent.runtime.executor import Executor
+from agent.runtime.jobs import Jobs
+from agent.runtime.listeners import follow_docker, follow_haproxy
+from agent.runtime.observer import Observer
+from agent.runtime.reconciler import Reconciler, Trust
+from agent.runtime.reporter import Reporter
+from agent.runtime.wake import Wake
+
+log = structlog.get_logger()
+LAST_REPORT_S = 3.0
+
+
+class _Stopped(Exception):  # noqa: N818 - not an error: the way out of the TaskGroup
+    """A signal asked the process to end."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Outside:
+    """What outlives the tasks."""
+
+    settings: Settings
+    consul: ConsulClient
+    docker: DockerAdapter
+    reporter: Reporter
+    notifier: Notifier
+
+
+@dataclass(frozen=True, slots=True)
+class _Loop:
+    """What the tasks share."""
+
+    proxy: HaproxySocket
+    reconciler: Reconciler
+    wake: Wake
+
+
+async def run_agent(settings: Settings) -> None:
+    """
+    Run until a signal.
+
+    Raises:
+        FatalError: a setting cannot be used (port taken, state directory not writable, bad certificate).
+    """
+    notifier = Notifier.from_environ(os.environ, os.getpid())
+    _prepare_state_dir(settings)
+    async with (
+        _consul(settings.consul) as consul,
+        DockerAdapter(settings.docker.socket, settings.app, settings.node, settings.docker.config_file) as docker,
+    ):
+        reporter = Reporter(
+            write=lambda report: _write_report(consul, settings, report),
+            register=lambda report: _register(consul, settings, report),
+        )
+        try:
+            async with asyncio.TaskGroup() as group:
+                outside = _Outside(settings, consul, docker, reporter, notifier)
+                _start(outside, _compose(outside, group), group)
+        except* _Stopped:
+            notifier.stopping()
+            await reporter.last(LAST_REPORT_S)
+            log.info("agent.stopped")
+
+
+def proxy_paths(settings: Settings) -> ProxyPaths:
+    """Return where HAProxy and the agent meet."""
+    haproxy = settings.haproxy
+    return ProxyPaths(haproxy.socket, settings.state_dir, haproxy.server_state_file, haproxy.master_socket)
+
+
+def proxy_options(settings: Settings) -> ProxyOptions:
+    """Return what the settings say of HAProxy's own configuration."""
+    haproxy = settings.haproxy
+    return ProxyOptions(
+        ops_port=haproxy.ops_port,
+        hard_stop_after_s=settings.hard_stop_after_s,
+        maxconn=haproxy.maxconn,
+        user=haproxy.user,
+        group=haproxy.group,
+        socket_group=haproxy.socket_group,
+    )
+
+
+def _compose(outside: _Outside, group: asyncio.TaskGroup) -> _Loop:
+    settings, docker = outside.settings, outside.docker
+    app, node = settings.app, settings.node
+    wake = Wake()
+    proxy = HaproxySocket(app, proxy_paths(settings))
+    proxy.ensure_maps()
+    jobs = Jobs(app, docker, group, wake.call)
+    prober = Prober(group, lambda: wake.call("probe"))
+    journal = Journal(settings.state_dir / f"{app.name}.journal.json")
+    identity = Identity(node, f"{boot_id()}.{time.time_ns() // 1_000_000}", __version__)
+
+    def show(view: HostView) -> None:
+        outside.reporter.publish(report_of(view, identity))
+        outside.notifier.status(view.summary)
+
+    loaded = journal.load()
+    if loaded.problem:
+        log.error("journal.unusable", problem=loaded.problem)
+    reconciler = Reconciler(
+        app=app,
+        node=node,
+        trust=Trust(settings.boot_wait, settings.journal_max_age),
+        observer=Observer(docker, proxy, prober, jobs),
+        executor=Executor(proxy, jobs),
+        prober=prober,
+        journal=journal,
+        wake=wake,
+        on_view=show,
+        memory=loaded.memory,
+    )
+    return _Loop(proxy, reconciler, wake)
+
+
+def _start(outside: _Outside, loop: _Loop, group: asyncio.TaskGroup) -> None:
+    app, reconciler = outside.settings.app, loop.reconciler
+
+    def read(outcome: Outcome) -> None:
+        log.info(
+            "desired.read",
+            app=app.name,
+            outcome=type(outcome).__name__.lower(),
+            reason=getattr(outcome, "reason", None),
+        )
+        if isinstance(outcome, Known) and not isinstance(reconciler.outcome, Known):
+            outside.reporter.forget()
+        reconciler.read(outcome)
+
+    group.create_task(_until_signal(), name="signals")
+    group.create_task(_serve_api(outside, reconciler), name="api")
+    group.create_task(reconciler.run(), name="reconciler")
+    group.create_task(watch(outside.consul, app.name, read), name="consul watch")
+    group.create_task(follow_docker(outside.docker, reconciler.observer, loop.wake), name="docker events")
+    group.create_task(follow_haproxy(loop.proxy.worker, loop.wake), name="haproxy watch")
+    group.create_task(outside.reporter.run(), name="reporter")
+    if outside.notifier.watchdog_s is not None:
+        group.create_task(_watchdog(outside.notifier, reconciler, outside.notifier.watchdog_s), name="watchdog")
+
+
+async def _serve_api(outside: _Outside, reconciler: Reconciler) -> NoReturn:
+    settings = outside.settings
+    source = Source(
+        report=lambda: outside.reporter.latest,
+        view=lambda: reconciler.view,
+        preview=reconciler.preview,
+        ticked_at=lambda: reconciler.ticked_at,
+        set_leaving=lambda leaving: reconciler.set_leaving(leaving=leaving),
+    )
+    runner = web.AppRunner(make_app(source), access_log=None)
+    await runner.setup()
+    try:
+        try:
+            await web.TCPSite(runner, "127.0.0.1", settings.api.port).start()
+        except OSError as exc:
+            raise FatalError(f"api.port: cannot listen on 127.0.0.1:{settings.api.port}: {exc.strerror}") from exc
+        log.info("agent.started", version=__version__, app=settings.app.name, api=f"127.0.0.1:{settings.api.port}")
+        outside.notifier.ready("starting")
+        await asyncio.Event().wait()
+        raise AssertionError("an event nobody sets was set")
+    finally:
+        await runner.cleanup()
+
+
+async def _watchdog(notifier: Notifier, reconciler: Reconciler, every_s: float) -> NoReturn:
+    """Tell systemd the process is alive while its loop ticks."""
+    while True:
+        if time.monotonic() - reconciler.ticked_at < max(60.0, 2 * every_s):
+            notifier.watchdog()
+        await asyncio.sleep(every_s)
+
+
+async def _until_signal() -> NoReturn:
+    loop, stopped = asyncio.get_running_loop(), asyncio.Event()
+
+    def stop(number: int) -> None:
+        if stopped.is_set():
+            os._exit(128 + number)
+        stopped.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number)
+    await stopped.wait()
+    raise _Stopped
+
+
+async def _write_report(consul: ConsulClient, settings: Settings, report: NodeReport) -> None:
+    key = node_report(settings.app.name, settings.node)
+    await consul.put(key, report.model_dump_json(exclude_defaults=True).encode())
+
+
+async def _register(consul: ConsulClient, settings: Settings, report: NodeReport) -> None:
+    app, node = settings.app, settings.node
+    serving = next(((slot, shown) for slot, shown in report.slots.items() if shown.is_up), None)
+    meta = {"instance": report.instance, "version": report.agent}
+    if serving is not None:
+        slot, shown = serving
+        meta |= {"slot": str(slot), "release": shown.release, "image": shown.image}
+    host = "127.0.0.1" if app.bind.is_unspecified else str(app.bind)
+    check = f"http://{host}:{app.port}/_lb/{app.name}"
+    await register_service(consul, app_service(app.name, node, app.port, check, meta))
+    api = settings.api.port
+    await register_service(consul, agent_service(node, api, f"http://127.0.0.1:{api}/healthz", meta))
+
+
+def _consul(settings: ConsulSettings) -> ConsulClient:
+    token = TokenSource(settings.token.get_secret_value(), file=settings.token_file)
+    tls: ssl.SSLContext | None = None
+    try:
+        if settings.address.startswith("https://"):
+            tls = ssl.create_default_context(cafile=settings.ca_file)
+            if settings.cert_file is not None:
+                tls.load_cert_chain(settings.cert_file, settings.key_file)
+    except (OSError, ssl.SSLError) as exc:
+        raise FatalError(f"consul.ca_file, cert_file or key_file: {exc}") from exc
+    return ConsulClient(settings.address, token=token, tls=tls)
+
+
+def _prepare_state_dir(settings: Settings) -> None:
+    try:
+        settings.state_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
+        probe = settings.state_dir / ".writable"
+        probe.write_text("", encoding="ascii")
+        probe.unlink()
+    except OSError as exc:
+        raise FatalError(f"state_dir: {settings.state_dir} cannot be written: {exc.strerror}") from exc

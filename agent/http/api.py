@@ -1,0 +1,110 @@
+"""
+The agent's own HTTP API, on loopback only.
+
+``GET /healthz`` the process and its loop are alive · ``GET /readyz`` the host takes traffic · ``GET /v1/status``
+the report as JSON · ``GET /v1/plan`` what it would do now · ``GET /metrics`` Prometheus · ``POST /v1/leave`` and
+``POST /v1/return`` take the host out of traffic and back.
+"""
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from agent.core.report import HostView, NodeReport
+from agent.http.metrics import render
+
+STALE_AFTER_S = 60.0
+"""A loop that has not ticked for this long is not alive: it ticks at least every half minute."""
+HEADER = "X-Tidegate"
+"""Must be sent with a POST: a browser on the host cannot be made to send it by another site."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the API gets its answers."""
+
+    report: Callable[[], NodeReport | None]
+    view: Callable[[], HostView | None]
+    preview: Callable[[], Awaitable[HostView]]
+    ticked_at: Callable[[], float]
+    set_leaving: Callable[[bool], None]
+
+
+def make_app(source: Source) -> web.Application:
+    """Build the API over *source*."""
+    app = web.Application(middlewares=[_local_only])
+    handlers = _Handlers(source)
+    app.add_routes(
+        [
+            web.get("/healthz", handlers.healthz),
+            web.get("/readyz", handlers.readyz),
+            web.get("/v1/status", handlers.status),
+            web.get("/v1/plan", handlers.plan),
+            web.get("/metrics", handlers.metrics),
+            web.post("/v1/leave", handlers.leave),
+            web.post("/v1/return", handlers.come_back),
+        ],
+    )
+    return app
+
+
+@web.middleware
+async def _local_only(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Refuse names other than loopback's (DNS rebinding), and POSTs a web page could forge."""
+    host = request.host.rsplit(":", 1)[0]
+    if host not in {"127.0.0.1", "localhost", "[::1]"}:
+        raise web.HTTPForbidden(text="only for requests to 127.0.0.1 or localhost\n")
+    if request.method == "POST" and request.headers.get(HEADER) is None:
+        raise web.HTTPForbidden(text=f"a POST needs the header {HEADER}: 1\n")
+    return await handler(request)
+
+
+@dataclass(frozen=True, slots=True)
+class _Handlers:
+    source: Source
+
+    async def healthz(self, _: web.Request) -> web.Response:
+        age = time.monotonic() - self.source.ticked_at()
+        if age > STALE_AFTER_S:
+            return web.Response(status=503, text=f"the loop has not ticked for {age:.0f} s\n")
+        return web.Response(text="ok\n")
+
+    async def readyz(self, _: web.Request) -> web.Response:
+        report = self.source.report()
+        if report is None:
+            return web.Response(status=503, text="no look at the host was made yet\n")
+        return web.Response(status=200 if report.is_ready else 503, text=f"{report.summary}\n")
+
+    async def status(self, _: web.Request) -> web.Response:
+        report = self.source.report()
+        if report is None:
+            return web.json_response({"error": "no look at the host was made yet"}, status=503)
+        return web.Response(text=report.model_dump_json(), content_type="application/json")
+
+    async def plan(self, _: web.Request) -> web.Response:
+        view = await self.source.preview()
+        plan = view.plan
+        return web.json_response(
+            {
+                "actions": [str(action) for action in plan.actions],
+                "slots": {slot: {"phase": shown.phase, "reason": shown.reason} for slot, shown in plan.views.items()},
+                "notes": plan.notes,
+                "look_again_in_s": round(max(0.0, plan.look_again_at - time.monotonic()), 3),
+            },
+        )
+
+    async def metrics(self, _: web.Request) -> web.Response:
+        text = render(self.source.view(), self.source.report(), time.monotonic() - self.source.ticked_at())
+        return web.Response(text=text, content_type="text/plain", charset="utf-8")
+
+    async def leave(self, _: web.Request) -> web.Response:
+        self.source.set_leaving(True)
+        return web.json_response({"leaving": True})
+
+    async def come_back(self, _: web.Request) -> web.Response:
+        self.source.set_leaving(False)
+        return web.json_response({"leaving": False})
