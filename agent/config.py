@@ -101,9 +101,13 @@ class Settings(BaseSettings):
     state_dir: Path = Path("/var/lib/tidegate")
     """Journal and map files; survives reboots."""
     consul: ConsulSettings = ConsulSettings()
+    """How to reach the local Consul agent."""
     docker: DockerSettings = DockerSettings()
+    """How to reach the Docker Engine."""
     haproxy: HaproxySettings = HaproxySettings()
+    """How to reach HAProxy."""
     api: ApiSettings = ApiSettings()
+    """The agent's own HTTP API."""
     apps: Annotated[tuple[App, ...], Field(min_length=1, max_length=1)]
     """The apps of this host; one, for now."""
     boot_wait: Duration = 60.0

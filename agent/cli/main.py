@@ -65,9 +65,7 @@ def haproxy_config(
     settings.state_dir.mkdir(parents=True, exist_ok=True)
     HaproxySocket(settings.app, proxy_paths(settings)).ensure_maps()
     text = render(settings.app, proxy_paths(settings), proxy_options(settings))
-    warnings = asyncio.run(check(text, settings.haproxy.binary))
-    if warnings:
-        typer.echo(warnings, err=True)
+    typer.echo(asyncio.run(check(text, settings.haproxy.binary)), err=True)
     if out is None:
         typer.echo(text, nl=False)
     else:

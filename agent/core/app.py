@@ -79,6 +79,7 @@ class App(BaseModel):
     default_spec: RunSpec = RunSpec()
     """How a release set by hand is run."""
     knobs: Knobs = Knobs()
+    """Times and counts of a deploy."""
 
     @model_validator(mode="after")
     def _slots_lie_in_the_subnet(self) -> Self:

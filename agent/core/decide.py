@@ -21,7 +21,7 @@ from agent.core.leaving import keep, leave, revive
 from agent.core.names import SlotName
 from agent.core.observed import AdminState, Container, Gate, Unavailable
 from agent.core.plan import Plan, SlotPhase, SlotView
-from agent.core.recall import recall, tenants_of, wants_of
+from agent.core.recall import recall, tenants_of, wants_of, with_clocks_held
 from agent.core.restoring import is_restored
 from agent.core.staging import cancel_unwanted_pulls, place, stage
 
@@ -30,6 +30,8 @@ def decide(situation: Situation) -> Plan:
     """Return what is safe now, when to look again, the next memory and what to show."""
     observed, now = situation.observed, situation.now
     memory = recall(situation.memory, observed, situation.desired, now)
+    if isinstance(observed.proxy, Unavailable) or isinstance(observed.containers, Unavailable):
+        memory = with_clocks_held(memory, now)
     if isinstance(observed.proxy, Unavailable):
         views = {slot: SlotView(SlotPhase.UNKNOWN, observed.proxy.reason) for slot in SlotName}
         return Plan((), now + 0.5, memory, views, notes=(observed.proxy.reason, *situation.desired.notes))
@@ -40,8 +42,8 @@ def decide(situation: Situation) -> Plan:
         return draft.finish()
     if isinstance(observed.containers, Unavailable):
         return _without_docker(draft, observed.containers.reason)
-    _remove_doubles(draft, observed.containers)
     _decide_slots(draft)
+    _remove_doubles(draft, observed.containers)
     return draft.finish()
 
 
@@ -58,10 +60,12 @@ def _decide_slots(draft: Draft) -> None:
     goals = goals_of(draft)
     _keep_pins(draft, goals)
     _tidy_empty_slots(draft)
+    for slot in _by_readiness(draft, ready=False):
+        _others(draft, slot, draft.tenants[slot], goals[slot])
     _serve(draft, goals)
     _hold(draft, goals)
-    for slot, tenant in draft.tenants.items():
-        _others(draft, slot, tenant, goals[slot])
+    for slot in _by_readiness(draft, ready=True):
+        _others(draft, slot, draft.tenants[slot], goals[slot])
     for slot in SlotName:
         if slot not in draft.views:
             draft.show(slot, SlotPhase.EMPTY)
@@ -69,6 +73,10 @@ def _decide_slots(draft: Draft) -> None:
     cancel_unwanted_pulls(draft, wants_of(draft.at.desired))
     if isinstance(draft.at.desired.serve, AsItIs):
         draft.notes.append(draft.at.desired.serve.reason)
+
+
+def _by_readiness(draft: Draft, *, ready: bool) -> tuple[SlotName, ...]:
+    return tuple(slot for slot in draft.tenants if is_ready(draft.server(slot)) is ready)
 
 
 def _serve(draft: Draft, goals: dict[SlotName, Goal]) -> None:
@@ -90,7 +98,7 @@ def _serve(draft: Draft, goals: dict[SlotName, Goal]) -> None:
 def _switch(draft: Draft, slot: SlotName, goals: dict[SlotName, Goal]) -> None:
     other = slot.other
     was_ready = is_ready(draft.server(other))
-    old_to = _state_after(goals.get(other)) if was_ready else draft.server(other).admin
+    old_to = _state_after(goals.get(other)) if was_ready else draft.admin_after(other)
     draft.states.append(Switch(slot, other, old_to))
     draft.remember(slot, served=True, admin=AdminState.READY, drain_since=None)
     draft.show(slot, SlotPhase.SERVING)
@@ -217,5 +225,6 @@ def _remove_doubles(draft: Draft, containers: tuple[Container, ...]) -> None:
     """Remove what a crash left beside a slot's tenant: it never had the slot's address."""
     chosen = {tenant.id for tenant in draft.tenants.values()}
     for container in containers:
-        if container.id not in chosen and draft.job(container.slot) is None:
+        busy = draft.job(container.slot) is not None or draft.has_planned_job(container.slot)
+        if container.id not in chosen and not busy:
             draft.jobs.append(Stop(container.slot, container.id, 0.0, "left over beside the slot's tenant"))

@@ -80,6 +80,8 @@ class Desired:
     hold: Want | None = None
     taken_back: Want | None = None
     """Its visitors go back at once, its container when empty."""
+    back_if_newer: bool = False
+    """It was taken back by hand: so only if its container is newer than that of what serves."""
     retire_now: bool = False
     """The record says ``retiring``: what is neither served nor held goes without waiting for local silence."""
     notes: tuple[str, ...] = ()
@@ -140,7 +142,7 @@ def _by_hand(keys: Keys) -> Desired:
     other = _hand_want(stage, keys.record)
     if active is None or stage.modify_index > active.modify_index:
         return Desired(serve, hold=other)
-    return Desired(serve, taken_back=other)
+    return Desired(serve, taken_back=other, back_if_newer=True)
 
 
 def _hand_want(key: KeyMemory, record: RolloutRecord | None) -> Want:

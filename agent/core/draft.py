@@ -86,6 +86,11 @@ class Draft:
         """Return HAProxy's view of *slot*."""
         return self.proxy.servers[slot]
 
+    def admin_after(self, slot: SlotName) -> AdminState:
+        """Return the state of *slot* after what this draft plans so far."""
+        planned = (step.state for step in reversed(self.states) if isinstance(step, SetState) and step.slot is slot)
+        return next(planned, self.server(slot).admin)
+
     def slot(self, slot: SlotName) -> SlotMemory:
         """Return what is remembered of *slot*, as of now in this draft."""
         return self.memory.slot(slot)

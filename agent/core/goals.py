@@ -50,7 +50,7 @@ def _goal(draft: Draft, slot: SlotName, tenant: Container, serve: Want | None) -
         return Goal.LEAVE
     if serve is not None and serve.is_met_by(tenant):
         return Goal.SERVE
-    if desired.hold is not None and desired.hold.is_met_by(tenant) and not _must_make_room(draft, slot, serve):
+    if desired.hold is not None and desired.hold.is_met_by(tenant) and not _must_make_room(draft, serve):
         return Goal.HOLD
     if serve is None and not isinstance(desired.serve, HoldingPage):
         return Goal.STAY
@@ -61,9 +61,9 @@ def _goal(draft: Draft, slot: SlotName, tenant: Container, serve: Want | None) -
     return Goal.KEEP
 
 
-def _must_make_room(draft: Draft, slot: SlotName, serve: Want | None) -> bool:
-    """Whether a staged release gives its slot to the one that is to serve and has none."""
-    if serve is None or draft.slot(slot).served or len(draft.tenants) < len(SlotName):
+def _must_make_room(draft: Draft, serve: Want | None) -> bool:
+    """Whether a held release gives its slot, once its visitors are done, to the one that is to serve."""
+    if serve is None or len(draft.tenants) < len(SlotName):
         return False
     return not any(serve.is_met_by(tenant) for tenant in draft.tenants.values())
 
@@ -78,7 +78,7 @@ def _is_taken_back(draft: Draft, tenant: Container, desired: Desired, serve: Wan
     back = desired.taken_back
     if back is None or not back.is_met_by(tenant):
         return False
-    if back.release is not None or serve is None:
+    if not desired.back_if_newer or serve is None:
         return True
     serving = next((other for other in draft.tenants.values() if serve.is_met_by(other)), None)
     return serving is not None and serving.tenancy < tenant.tenancy

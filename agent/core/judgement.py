@@ -7,7 +7,8 @@ what was read                                             what is acted on
 nothing usable (away, forbidden)                          the last good state; at boot after ``boot_wait``
 record with a lower (generation, seq) than seen           the last good state, whole, until adopted
 image key with another value and a lower ModifyIndex      the last good state, whole, until adopted
-record unreadable, or absent though one was in progress   the last good record
+record unreadable, or of a newer ``v``                    the last good state, whole; none ever: nothing is changed
+record absent                                             the last good record
 image key missing, empty or unreadable                    its last good value; none ever: nothing recorded
 ========================================================  ==================================================
 """
@@ -20,7 +21,7 @@ from agent.core.errors import PermanentError
 from agent.core.keys import Absent, Forbidden, Invalid, KeySnapshot, Known, Outcome, Present, Reading, Unknown
 from agent.core.memory import Baseline, KeyMemory
 from agent.core.names import NodeName
-from agent.core.record import RolloutRecord, read_record
+from agent.core.record import Phase, RolloutRecord, read_record
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +77,8 @@ def _without_consul(reason: str, baseline: Baseline, node: NodeName, boot: BootS
 def _judge_known(snapshot: KeySnapshot, baseline: Baseline, node: NodeName, now_wall: float) -> Judged:
     try:
         record, text, notes = _record(snapshot.rollout, baseline)
-    except _WentBackError as exc:
-        return Judged(_last_good(baseline, node, (str(exc),)), baseline)
+    except _HeldError as exc:
+        return Judged(_held(baseline, node, str(exc)), baseline)
     seen = _last_record(baseline)
     if record is not None and (seen is None or record.generation > seen.generation):
         baseline = baseline.but(active=_rebased(baseline.active), stage=_rebased(baseline.stage))
@@ -88,7 +89,7 @@ def _judge_known(snapshot: KeySnapshot, baseline: Baseline, node: NodeName, now_
     ):
         try:
             keys[name], note = _key(name, reading, last)
-        except _WentBackError as exc:
+        except _HeldError as exc:
             return Judged(_last_good(baseline, node, (str(exc),)), baseline)
         notes += note
     baseline = Baseline(
@@ -97,13 +98,14 @@ def _judge_known(snapshot: KeySnapshot, baseline: Baseline, node: NodeName, now_
         rollout=text,
         confirmed_at_wall=now_wall,
     )
-    if keys["active/image"] is None and isinstance(snapshot.active, Invalid) and record is None:
+    by_keys = record is None or record.phase is Phase.PENDING or record.phase.is_terminal
+    if keys["active/image"] is None and isinstance(snapshot.active, Invalid) and by_keys:
         return Judged(Desired(AsItIs(f"{snapshot.active.reason}: nothing else is known to serve")), baseline)
     return Judged(_noted(desired(_keys(baseline, record), node), notes), baseline)
 
 
-class _WentBackError(Exception):
-    """The state in Consul is older than what was acted on."""
+class _HeldError(Exception):
+    """The state in Consul is not followed: it is older than what was acted on, or cannot be read."""
 
 
 def _record(reading: Reading, baseline: Baseline) -> tuple[RolloutRecord | None, KeyMemory | None, tuple[str, ...]]:
@@ -111,18 +113,18 @@ def _record(reading: Reading, baseline: Baseline) -> tuple[RolloutRecord | None,
     match reading:
         case Absent():
             if seen is None or seen.phase.is_terminal:
-                return None, None, ()
+                return seen, baseline.rollout, ()
             note = f"the rollout record is gone though rollout {seen.generation} was {seen.phase}: it is kept"
             return seen, baseline.rollout, (note,)
         case Invalid(reason):
-            return seen, baseline.rollout, (reason,)
+            raise _HeldError(reason)
         case Present(text, index):
             try:
                 record = read_record(text)
             except PermanentError as exc:
-                return seen, baseline.rollout, (str(exc),)
+                raise _HeldError(str(exc)) from exc
             if seen is not None and record.version < seen.version:
-                raise _WentBackError(
+                raise _HeldError(
                     f"the rollout record went back from {seen.version} to {record.version}: it is not followed; "
                     "`tidegate adopt` accepts it",
                 )
@@ -133,7 +135,7 @@ def _key(name: str, reading: Reading, last: KeyMemory | None) -> tuple[KeyMemory
     match reading:
         case Present(value, index):
             if last is not None and value != last.value and index < last.modify_index:
-                raise _WentBackError(
+                raise _HeldError(
                     f"{name} went back to {value} (ModifyIndex {index}, below {last.modify_index} acted on): "
                     "it is not followed; `tidegate adopt` accepts it",
                 )
@@ -151,6 +153,12 @@ def _rebased(key: KeyMemory | None) -> KeyMemory | None:
 
 def _last_record(baseline: Baseline) -> RolloutRecord | None:
     return read_record(baseline.rollout.value) if baseline.rollout else None
+
+
+def _held(baseline: Baseline, node: NodeName, reason: str) -> Desired:
+    if baseline.active is None and baseline.rollout is None:
+        return Desired(AsItIs(f"{reason}: nothing else is known to serve"))
+    return _last_good(baseline, node, (reason,))
 
 
 def _last_good(baseline: Baseline, node: NodeName, notes: tuple[str, ...]) -> Desired:

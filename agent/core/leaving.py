@@ -21,7 +21,7 @@ def keep(draft: Draft, slot: SlotName, tenant: Container) -> None:
     since = known.drain_since if known.drain_since is not None else draft.now
     draft.remember(slot, drain_since=since)
     age = draft.now - since
-    quiet_for = server.last_request_age_s if _busy(draft, server) is None else 0.0
+    quiet_for = _quiet_for(draft, slot, server)
     if age >= knobs.drain_timeout:
         reason = f"drain_timeout of {format_duration(knobs.drain_timeout)} is over"
         leave(draft, slot, tenant, reason, knobs.stop_grace_period)
@@ -119,6 +119,18 @@ def _busy(draft: Draft, server: Server) -> str | None:
             return None
         case count:
             return f"{count} old HAProxy worker{'s' if count > 1 else ''} may still serve it"
+
+
+def _quiet_for(draft: Draft, slot: SlotName, server: Server) -> float:
+    """
+    Return the seconds since a visitor was last seen on it: also one of an old worker's, and to the end of a stream.
+
+    HAProxy counts from the start of the last request, and a new worker knows nothing of those of the one before it.
+    """
+    if _busy(draft, server) is not None:
+        draft.remember(slot, busy_at=draft.now)
+    busy_at = draft.slot(slot).busy_at
+    return server.last_request_age_s if busy_at is None else min(server.last_request_age_s, draft.now - busy_at)
 
 
 def _drain_reason(draft: Draft, server: Server, since: float) -> str:

@@ -33,6 +33,8 @@ class SlotMemory(_Frozen):
     """State last seen or set while HAProxy's worker was the remembered one."""
     checking_since: float | None = None
     drain_since: float | None = None
+    busy_at: float | None = None
+    """When something was last seen open on it, in this HAProxy worker or an older one."""
     leave_since: float | None = None
     """When it went to maint to be emptied."""
     leave_reason: str = ""

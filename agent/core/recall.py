@@ -24,15 +24,28 @@ def recall(memory: Memory, observed: Observed, desired: Desired, now: float) -> 
     """
     wants = wants_of(desired)
     memory = _with_results(memory, observed, wants, now)
+    tenants = {} if isinstance(observed.containers, Unavailable) else tenants_of(observed.containers)
+    strangers = {slot for slot, tenant in tenants.items() if memory.slot(slot).container != tenant.id}
     if not isinstance(observed.containers, Unavailable):
-        memory = _with_tenants(memory, tenants_of(observed.containers), now)
+        memory = _with_tenants(memory, tenants, now)
     if not isinstance(observed.proxy, Unavailable):
         memory = _with_states(memory, observed.proxy)
+        for slot in strangers:
+            if _has_served_unseen(observed.proxy, tenants, slot):
+                memory = memory.with_slot(slot, served=True, staged=True)
     keys = {want.key for want in wants}
     return memory.but(
         failures={key: failure for key, failure in memory.failures.items() if key in keys},
         resolved={key: digest for key, digest in memory.resolved.items() if key in keys},
     )
+
+
+def with_clocks_held(memory: Memory, now: float) -> Memory:
+    """Begin the deadlines of checks anew: nobody could look, so nobody can say that a release is not healthy."""
+    for slot in SlotName:
+        if memory.slot(slot).checking_since is not None:
+            memory = memory.with_slot(slot, checking_since=now)
+    return memory
 
 
 def tenants_of(containers: tuple[Container, ...]) -> dict[SlotName, Container]:
@@ -54,6 +67,18 @@ def _with_tenants(memory: Memory, tenants: dict[SlotName, Container], now: float
         memory = _with_run(memory, tenant, now)
     highest = max((container.tenancy for container in tenants.values()), default=0)
     return memory.but(tenancy=max(memory.tenancy, highest))
+
+
+def _has_served_unseen(proxy: Proxy, tenants: dict[SlotName, Container], slot: SlotName) -> bool:
+    """
+    Tell a release that visitors hold from a staged one when the journal is gone.
+
+    Drained beside a newer one that serves, it served before that one did: a release is staged into the other slot.
+    """
+    newer = tenants.get(slot.other)
+    if newer is None or proxy.servers[slot.other].admin is not AdminState.READY:
+        return False
+    return proxy.servers[slot].admin is AdminState.DRAIN and tenants[slot].tenancy < newer.tenancy
 
 
 def _attempt_begun(known: SlotMemory) -> float | None:

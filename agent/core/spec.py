@@ -70,7 +70,9 @@ class LogOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     driver: Literal["json-file", "local", "journald", "syslog", "fluentd", "awslogs", "gelf", "none"] = "json-file"
+    """Docker's logging driver."""
     options: dict[str, str] = Field(default_factory=lambda: {"max-size": "10m", "max-file": "3"})
+    """Its options; the default ones go only to drivers that write files."""
 
 
 class RunSpec(BaseModel):
@@ -99,15 +101,21 @@ class RunSpec(BaseModel):
     stop_grace_period: Annotated[Duration, Field(ge=0, le=3600)] | None = None
     """Time between that signal and SIGKILL; by default the app's knob."""
     probe: Probe = Probe()
+    """How the container is checked before it is staged."""
     log: LogOptions = LogOptions()
+    """Where its output goes."""
     labels: dict[Annotated[str, AfterValidator(_own_label)], str] = Field(default_factory=dict)
     """Labels of one's own on the container."""
     extra_hosts: tuple[Annotated[str, _matching(_HOST_ENTRY, "entry of the form name:address")], ...] = ()
+    """Entries for ``/etc/hosts``: ``name:address`` or ``name:host-gateway``."""
     user: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+(:[A-Za-z0-9._-]+)?$")] | None = None
+    """User, or ``user:group``, in the container; by default the image's own."""
     read_only: bool = False
     """Run with a read-only root file system."""
     cap_add: tuple[Annotated[str, _matching(_CAPABILITY, "capability")], ...] = ()
+    """Linux capabilities beside Docker's default ones."""
     cap_drop: tuple[Annotated[str, _matching(_CAPABILITY, "capability")], ...] = ()
+    """Linux capabilities to take away; ``ALL`` for every one."""
 
     @field_serializer("env", when_used="json")
     def _hide_env(self, value: dict[str, SecretStr]) -> dict[str, str]:

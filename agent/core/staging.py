@@ -5,7 +5,7 @@ Staged means all of: healthy in our own probe for ``min_healthy_time`` without a
 and the runtime map, in HAProxy's ``drain``, and known good there (``DRAIN`` and ``L7OK``).
 """
 
-from agent.core.actions import CancelPull, Pull, Run, SetState, Start
+from agent.core.actions import CancelPull, Pull, Run, SetState
 from agent.core.desired import Want
 from agent.core.draft import BUSY_POLL_S, Draft
 from agent.core.durations import format_duration
@@ -123,15 +123,18 @@ def _start_or_fail(draft: Draft, slot: SlotName, tenant: Container, want: Want) 
     known = draft.slot(slot)
     if known.served:
         revive(draft, slot, tenant)
-    elif known.checking_since is None or tenant.state is ContainerState.CREATED:
-        draft.remember(slot, checking_since=draft.now)
-        draft.jobs.append(Start(slot, tenant.id, "it exists and does not run"))
-        draft.show(slot, SlotPhase.STARTING, f"starting {want.reference}")
-        draft.look(draft.now + BUSY_POLL_S)
-    else:
+        return
+    begun, exited = known.checking_since, tenant.state in {ContainerState.EXITED, ContainerState.DEAD}
+    if begun is not None and exited:
         detail = f" ({tenant.error})" if tenant.error else ""
         reason = f"container exited with code {tenant.exit_code}{detail} before it was staged"
         _fail(draft, slot, tenant, want, reason)
+    elif begun is not None and draft.now >= begun + draft.at.app.knobs.healthy_deadline:
+        detail = f": {tenant.error}" if tenant.error else ""
+        _fail(draft, slot, tenant, want, f"container is {tenant.state}, not running, within healthy_deadline{detail}")
+    else:
+        draft.remember(slot, staged=False, checking_since=draft.now if begun is None else begun)
+        revive(draft, slot, tenant)
 
 
 def _own_probe(draft: Draft, slot: SlotName, tenant: Container) -> str | None:
@@ -140,6 +143,7 @@ def _own_probe(draft: Draft, slot: SlotName, tenant: Container) -> str | None:
     if health is None or not health.probed:
         if known.staged:
             return None
+        draft.remember(slot, checking_since=draft.now)
         draft.look(draft.now + BUSY_POLL_S)
         return "no probe yet"
     if health.healthy_for_s is None:

@@ -116,7 +116,12 @@ class Reconciler:
         if failure is not None:
             return self.ticked_at + RETRY_S
         acted = any(not isinstance(action, Pull | CancelPull | Run | Start | Stop) for action in plan.actions)
-        return self.ticked_at if acted else plan.look_again_at
+        return self.ticked_at if acted else min(plan.look_again_at, self._boot_wait_ends())
+
+    def _boot_wait_ends(self) -> float:
+        """Return when a host that still waits for Consul may go by its journal; infinity afterwards."""
+        at = self._began + self.trust.boot_wait_s
+        return at if not self._confirmed and at > time.monotonic() else float("inf")
 
     async def preview(self) -> HostView:
         """Look freshly and decide, change nothing: what would be done now."""

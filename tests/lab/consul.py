@@ -90,6 +90,10 @@ class ConsulServer:
         """Run operations in Consul's own JSON (values in base64) as one transaction; LabError if refused."""
         return await self._api("PUT", "/v1/txn", list(operations))
 
+    async def services(self) -> dict[str, Any]:
+        """Return the services registered with this agent, by id."""
+        return dict(await self._api("GET", "/v1/agent/services"))
+
     async def create_token(self, rules: str) -> str:
         """Make a token that may do just what the policy *rules* (HCL) say; return its secret."""
         name = f"lab-{free_port()}"

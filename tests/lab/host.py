@@ -102,6 +102,10 @@ class Host:
             raise LabError(f"the agent of {self.plan.node} does not answer {path}")
         return json.loads(text)
 
+    async def cli(self, *arguments: str) -> str:
+        """Run ``tidegate`` with this host's settings and return what it prints."""
+        return await run([_TIDEGATE, *arguments, "--config", str(self.config)], timeout_s=20)
+
     async def until(self, condition: Callable[[NodeReport], bool], *, deadline_s: float = 30.0) -> NodeReport:
         """
         Wait until the report meets *condition*; return that report.
@@ -165,7 +169,6 @@ def _settings(plan: Plan, home: Path, docker: DockerDaemon, consul: ConsulServer
     return {
         "node": plan.node,
         "state_dir": str(home / "state"),
-        **plan.settings,
         "consul": {"address": consul.address},
         "docker": {"socket": docker.host},
         "haproxy": {
@@ -189,6 +192,7 @@ def _settings(plan: Plan, home: Path, docker: DockerDaemon, consul: ConsulServer
                 "knobs": dict(plan.knobs),
             },
         ],
+        **plan.settings,
     }
 
 

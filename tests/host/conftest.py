@@ -1,0 +1,61 @@
+"""Images of the test app in its two variants, and hosts for one test each."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Protocol
+
+import pytest_asyncio
+
+from tests.host.story import Story
+from tests.lab.consul import ConsulServer
+from tests.lab.dockerd import DockerDaemon
+from tests.lab.host import Host, Plan, host
+from tests.lab.images import Images
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """References of what was pushed: a ends its requests on SIGTERM, b dies at once; sick is never healthy."""
+
+    a: str
+    b: str
+    sick: str
+    exits: str
+
+
+class MakeHost(Protocol):
+    """Makes a further host for the running test."""
+
+    async def __call__(self, plan: Plan) -> Host: ...
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session", name="shelf")
+async def _shelf(images: Images) -> Shelf:
+    return Shelf(
+        a=await images.testapp("a", exits="finish"),
+        b=await images.testapp("b", exits="at-once"),
+        sick=await images.testapp("sick", env={"UNHEALTHY": "1"}),
+        exits=await images.testapp("exits", env={"EXIT_AFTER_MS": "300", "EXIT_CODE": "3"}),
+    )
+
+
+@pytest_asyncio.fixture(loop_scope="session", name="make_host")
+async def _make_host(docker: DockerDaemon, consul: ConsulServer) -> AsyncIterator[MakeHost]:
+    async with AsyncExitStack() as stack:
+
+        async def make(plan: Plan) -> Host:
+            return await stack.enter_async_context(host(plan, docker, consul))
+
+        yield make
+
+
+@pytest_asyncio.fixture(loop_scope="session", name="story")
+async def _story(app_name: str, consul: ConsulServer, make_host: MakeHost, shelf: Shelf) -> Story:
+    """One host that serves release a."""
+    one = await make_host(Plan(app_name))
+    story = Story(app_name, consul, [one])
+    await consul.put(f"{app_name}/active/image", shelf.a)
+    await one.start_agent()
+    await story.activate(shelf.a)
+    return story
