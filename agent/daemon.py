@@ -79,7 +79,7 @@ async def run_agent(settings: Settings) -> None:
     notifier = Notifier.from_environ(os.environ, os.getpid())
     _prepare_state_dir(settings)
     async with (
-        _consul(settings.consul) as consul,
+        make_consul(settings.consul) as consul,
         DockerAdapter(settings.docker.socket, settings.app, settings.node, settings.docker.config_file) as docker,
     ):
         reporter = Reporter(
@@ -238,7 +238,13 @@ async def _register(consul: ConsulClient, settings: Settings, report: NodeReport
     await register_service(consul, agent_service(node, api, f"http://127.0.0.1:{api}/healthz", meta))
 
 
-def _consul(settings: ConsulSettings) -> ConsulClient:
+def make_consul(settings: ConsulSettings) -> ConsulClient:
+    """
+    Make a client by the settings.
+
+    Raises:
+        FatalError: a certificate or key cannot be used.
+    """
     token = TokenSource(settings.token.get_secret_value(), file=settings.token_file)
     tls: ssl.SSLContext | None = None
     try:

@@ -77,6 +77,11 @@ class HaproxySocket:
         old_workers = await count_old_workers(self._paths.master_socket)
         return await asyncio.to_thread(self._compose, look, maps, old_workers)
 
+    async def version(self) -> str:
+        """Return HAProxy's version."""
+        info, _ = await ask(self._paths.runtime_socket, [])
+        return info.version
+
     async def worker(self) -> Worker:
         """Return who answers now: another worker means that HAProxy was restarted or reloaded."""
         info, _ = await ask(self._paths.runtime_socket, [])

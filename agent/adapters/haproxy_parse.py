@@ -30,6 +30,7 @@ class Info:
     uptime_s: float
     is_stopping: bool
     """Whether it is a worker of before a reload: its states are frozen and commands to it are lost."""
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,7 @@ def parse_info(text: str) -> Info:
             worker=Worker(pid=int(values["Pid"]), start_time_s=int(values["Start_time_sec"])),
             uptime_s=float(values["Uptime_sec"]),
             is_stopping=values["Stopping"] != "0",
+            version=values["Version"],
         )
     except (KeyError, ValueError) as exc:
         raise _unexpected("show info", text) from exc

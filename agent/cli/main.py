@@ -95,6 +95,16 @@ def plan(config: Config = None, api_port: Port = None, as_json: Json = False) ->
 
 
 @cli.command()
+def doctor(config: Config = None, as_json: Json = False) -> None:
+    """Look at all that this host's agent depends on, and say what to do; exit code 1 if something must be mended."""
+    from agent.cli.doctor import show
+    from agent.config import load
+
+    if not show(load(config), as_json=as_json):
+        raise typer.Exit(1)
+
+
+@cli.command()
 def leave(config: Config = None, api_port: Port = None) -> None:
     """Take this host out of traffic: its load-balancer health turns 503; open visits go on."""
     from agent.cli.client import ask

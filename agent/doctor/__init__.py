@@ -1,0 +1,1 @@
+"""``tidegate doctor``: look at everything an agent depends on, and say what to do about what is wrong."""

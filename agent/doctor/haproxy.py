@@ -1,0 +1,53 @@
+"""HAProxy: do both sockets answer, is it our configuration, is the version one that was tried."""
+
+from agent.adapters.haproxy import HaproxySocket
+from agent.config import Settings
+from agent.core.errors import HaproxyRefusedError, HaproxyUnavailableError, TidegateError
+from agent.core.observed import Proxy
+from agent.doctor.finding import Finding, bad, good, note
+
+RENDER = "tidegate haproxy-config --out /etc/haproxy/haproxy.cfg, then reload HAProxy"
+
+
+async def check_haproxy(proxy: HaproxySocket, settings: Settings) -> list[Finding]:
+    """Check the runtime socket, the configuration behind it, and the master socket."""
+    socket = settings.haproxy.socket
+    try:
+        version = await proxy.version()
+        seen = await proxy.observe()
+    except HaproxyUnavailableError as exc:
+        advice = f"start HAProxy; the agent's user must be in the group that owns {socket}"
+        return [bad("HAProxy", str(exc), advice)]
+    except HaproxyRefusedError as exc:
+        if "denied" in str(exc).lower():
+            return [bad("HAProxy", str(exc), f"the runtime socket needs 'level admin': {RENDER}")]
+        return [bad("HAProxy", str(exc), f"HAProxy runs another configuration: {RENDER}")]
+    except TidegateError as exc:
+        return [bad("HAProxy", str(exc), f"look at {settings.state_dir}")]
+    return [
+        _version(version),
+        good("HAProxy runtime socket", f"{socket} answers"),
+        _master(seen, settings),
+        _saved(seen),
+    ]
+
+
+def _version(version: str) -> Finding:
+    numbers = tuple(int(part) for part in version.split("-", maxsplit=1)[0].split(".")[:2] if part.isdecimal())
+    if numbers < (2, 6):
+        return bad("HAProxy version", version, "install 2.6 or newer: older ones were never tried")
+    return good("HAProxy version", version)
+
+
+def _master(seen: Proxy, settings: Settings) -> Finding:
+    socket = settings.haproxy.master_socket
+    if seen.old_workers is None:
+        advice = "start HAProxy with -S (Debian's unit does) and let the agent's group use that socket"
+        return bad("HAProxy master socket", f"{socket} does not answer: no slot gets a new tenant without it", advice)
+    return good("HAProxy master socket", f"{socket} answers; {seen.old_workers} old workers")
+
+
+def _saved(seen: Proxy) -> Finding:
+    if seen.pins_saved and seen.gate_saved and seen.state_saved:
+        return good("HAProxy files", "maps and server states on disk are those of the running worker")
+    return note("HAProxy files", "they differ from the running worker", "start the agent: it writes them")
