@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.demo_result import Result, phases_of
-from tests.lab.process import eventually
+from tests.lab.process import listens
 from tests.lab.traffic_record import Fault, Kind, Outcome, Sample
 from tests.lab.verdict import Event, EventKind, Rules, judge
 
@@ -108,16 +109,44 @@ async def test_the_demo_loses_nothing_and_refuses_the_bad_image() -> None:
 
 @pytest.mark.real
 @pytest.mark.slow
-async def test_a_demo_that_cannot_start_says_why_in_one_line(tmp_path: Path) -> None:
-    """Without Consul there is one line that names it, and exit status 2."""
-    programs = ("docker", "haproxy", "setpriv", "docker-registry")
-    for name in programs:
-        await asyncio.to_thread((tmp_path / name).symlink_to, _where(name))
-    process = await _demo(PATH=str(tmp_path), TIDEGATE_CACHE=str(tmp_path))
+async def test_a_demo_that_cannot_start_says_why_in_one_line() -> None:
+    """Without Docker there is one line that says so, and exit status 2."""
+    process = await _demo(DOCKER_HOST="unix:///nonexistent.sock")
     try:
         async with asyncio.timeout(30):
             _out, err = await process.communicate()
     finally:
         await _end(process)
     assert process.returncode == 2
-    assert err.decode() == "demo: consul is not installed: run tests/lab/setup.sh\n"
+    assert err.decode() == "demo: no Docker daemon answers at unix:///nonexistent.sock\n"
+
+
+@pytest.mark.real
+@pytest.mark.slow
+async def test_an_interrupted_demo_leaves_nothing() -> None:
+    """Ctrl-C in the middle ends every server, and says so."""
+    process = await _demo()
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        async with asyncio.timeout(60):
+            site = 0
+            while b"booted" not in (line := await process.stdout.readline()):
+                found = re.search(rb"site at http://127\.0\.0\.1:(\d+)/", line)
+                site = int(found[1]) if found else site
+            process.send_signal(signal.SIGINT)
+            err = await process.stderr.read()
+            await process.wait()
+    finally:
+        await _end(process)
+    assert process.returncode == 130
+    assert err.decode().splitlines()[-1] == "stopped; nothing of it is left"
+    assert not await listens(site)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Let a demo clean up that a failed test has left."""
+    if process.returncode is None:
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(30):
+            await process.communicate()
