@@ -141,7 +141,7 @@ def _drain_reason(draft: Draft, server: Server, since: float) -> str:
 
 
 def _death(tenant: Container) -> str:
-    if tenant.state is ContainerState.CREATED:
-        return "container was created and not started"
     detail = f" ({tenant.error})" if tenant.error else ""
+    if tenant.state is ContainerState.CREATED:
+        return f"container was created and not started{detail}"
     return f"container {tenant.state} with code {tenant.exit_code}{detail}"

@@ -133,8 +133,10 @@ def _start_or_fail(draft: Draft, slot: SlotName, tenant: Container, want: Want) 
         detail = f": {tenant.error}" if tenant.error else ""
         _fail(draft, slot, tenant, want, f"container is {tenant.state}, not running, within healthy_deadline{detail}")
     else:
-        draft.remember(slot, staged=False, checking_since=draft.now if begun is None else begun)
+        begun = draft.now if begun is None else begun
+        draft.remember(slot, staged=False, checking_since=begun)
         revive(draft, slot, tenant)
+        draft.look(begun + draft.at.app.knobs.healthy_deadline)
 
 
 def _own_probe(draft: Draft, slot: SlotName, tenant: Container) -> str | None:

@@ -1,0 +1,142 @@
+"""Slots in odd states: what Docker, a crash or a person may leave behind, and how a plan reads."""
+
+from dataclasses import replace
+
+import pytest
+
+from agent.core.actions import CancelPull, Pull, SetGate, SetPins, ShutdownSessions, Start, Stop
+from agent.core.names import ContainerId, ImageReference, SlotName
+from agent.core.observed import ContainerState, Gate
+from agent.core.plan import SlotPhase
+from tests.core import operator_model as host
+from tests.core.docker_model import digest_of
+from tests.core.scenes import booted, phase, reason, serves, staged
+from tests.core.world import World
+
+BLUE, GREEN = SlotName.BLUE, SlotName.GREEN
+
+
+def paused_in_green(state: ContainerState) -> World:
+    """Return a world whose staged container in green is in *state*."""
+    world, _ = staged()
+    tenant = world.tenant(GREEN)
+    assert tenant is not None
+    world.label(tenant.id, state=state, exit_code=None)
+    world.run_for(0.3)
+    return world
+
+
+@pytest.mark.parametrize("state", [ContainerState.PAUSED, ContainerState.REMOVING, ContainerState.RESTARTING])
+def test_a_staged_container_in_a_state_that_is_not_ours_is_waited_for(state: ContainerState) -> None:
+    """Until healthy_deadline; then it has failed."""
+    world = paused_in_green(state)
+    assert reason(world, GREEN) == f"container is {state}, not by Tidegate"
+    assert world.run_for(15, lambda: phase(world, GREEN) is SlotPhase.FAILED)
+    assert "not running, within healthy_deadline" in reason(world, GREEN)
+    assert serves(world, "app:a")
+
+
+def test_a_dead_container_that_serves_is_removed_to_make_place() -> None:
+    """Docker's `dead` cannot be started again; the same release takes its place."""
+    world, taken = booted()
+    tenant = world.tenant(BLUE)
+    assert tenant is not None
+    world.label(tenant.id, state=ContainerState.DEAD, exit_code=137)
+    world.monitor.excused.add(tenant.id)
+    assert world.run_for(1, lambda: any(isinstance(action, Stop) for action in taken))
+    assert world.run_for(20, lambda: serves(world, "app:a"))
+
+
+def test_a_container_that_cannot_be_started_fails_at_the_deadline() -> None:
+    """With pauses between the attempts, not in a tight loop."""
+    world, taken = staged()
+    tenant = world.tenant(GREEN)
+    assert tenant is not None
+    error = "exec: no such file"
+    world.label(tenant.id, state=ContainerState.CREATED, error=error)
+    end = world.now + 25
+    while world.now < end and phase(world, GREEN) is not SlotPhase.FAILED:
+        world.step()
+        if tenant.id in world.docker.containers:
+            world.label(tenant.id, state=ContainerState.CREATED, error=error)
+    assert error in reason(world, GREEN)
+    assert 2 <= len([action for action in taken if isinstance(action, Start)]) <= 6
+
+
+def test_a_staged_container_that_exits_is_started_and_checked_anew_once() -> None:
+    """It was fine once; it has to be healthy for min_healthy_time again, and a second exit in that time fails it."""
+    world, taken = staged()
+    host.die(world, GREEN)
+    assert world.run_for(1, lambda: any(isinstance(action, Start) for action in taken))
+    assert world.run_for(1, lambda: world.docker.in_slot(GREEN) is not None)
+    assert phase(world, GREEN) is not SlotPhase.STAGED
+    host.die(world, GREEN)
+    world.run_for(0.5)
+    assert phase(world, GREEN) is SlotPhase.FAILED
+    assert "exited with code 137" in reason(world, GREEN)
+
+
+def test_what_a_crash_left_beside_a_tenant_is_removed_one_job_at_a_time() -> None:
+    """A slot has one job at most, also when its tenant needs one, too."""
+    world, taken = booted()
+    tenant = world.tenant(BLUE)
+    assert tenant is not None
+    double = replace(tenant, id=ContainerId("d" * 64), tenancy=0, state=ContainerState.EXITED, exit_code=0)
+    world.docker.containers[double.id] = double
+    host.die(world, BLUE)
+    assert world.run_for(5, lambda: double.id not in world.docker.containers)
+    assert world.run_for(5, lambda: serves(world, "app:a"))
+    assert world.monitor.breaches.get("jobs", []) == []
+    assert [action.container for action in taken if isinstance(action, Stop)] == [double.id]
+
+
+def test_a_staged_release_that_turns_sick_is_not_switched_to() -> None:
+    """It fails at the deadline, and the reason says what the probe got."""
+    world, _ = staged()
+    tenant = world.tenant(GREEN)
+    assert tenant is not None
+    world.docker.sick.add(tenant.id)
+    world.run_for(1)
+    host.activate(world, "app:b")
+    world.run_for(20)
+    assert serves(world, "app:a")
+    assert "unhealthy: refused" in reason(world, GREEN)
+
+
+def test_a_serving_release_that_turns_sick_is_shown_and_kept() -> None:
+    """Tidegate does not stop what serves because a check fails."""
+    world, taken = booted()
+    tenant = world.tenant(BLUE)
+    assert tenant is not None
+    world.docker.sick.add(tenant.id)
+    world.run_for(40)
+    assert taken == []
+    assert reason(world, BLUE).startswith("HAProxy says DOWN, L4CON")
+
+
+def test_a_pull_that_nobody_wants_any_more_is_cancelled() -> None:
+    """And its release never comes."""
+    world, taken = booted()
+    host.stage(world, "app:b")
+    world.run_for(0.2)
+    host.withdraw(world)
+    world.run_for(0.2)
+    assert [action for action in taken if isinstance(action, Pull | CancelPull)] == [
+        Pull(ImageReference("app:b")),
+        CancelPull(ImageReference("app:b")),
+    ]
+
+
+def test_actions_say_what_they_do() -> None:
+    """For the log, the dry run and the command line."""
+    world, taken = booted()
+    host.stage(world, "app:b")
+    world.run_for(5)
+    shown = "\n".join(map(str, taken))
+    for words in ("pull app:b", f"run app:b ({digest_of('app:b')[:19]}) in slot green", "pin visitors: blue=", "save"):
+        assert words in shown
+    assert str(CancelPull(ImageReference("app:b"))) == "cancel the pull of app:b"
+    assert str(Start(BLUE, ContainerId("f" * 64), "it died")) == "start container ffffffffffff in slot blue: it died"
+    assert str(ShutdownSessions(BLUE, "2 open requests")) == "cut the open requests of slot blue: 2 open requests"
+    assert str(SetGate(Gate.CLOSED)) == "set the gate to closed"
+    assert str(SetPins({})) == "pin visitors: none"
