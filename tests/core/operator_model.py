@@ -3,8 +3,9 @@
 from agent.core.desired import Want
 from agent.core.names import SlotName
 from agent.core.observed import AdminState
-from agent.core.record import Phase, RecordedRelease
+from agent.core.record import Phase, RecordedRelease, RolloutRecord, read_record
 from agent.core.spec import RunSpec
+from tests.core.consul_model import recorded
 from tests.core.world import World
 
 GOOD = ("app:a", "app:b", "app:c", "app:s-slow")
@@ -106,8 +107,22 @@ def abort(world: World) -> None:
 
 def restore(world: World) -> None:
     """Restore a snapshot of Consul: an agent that still has its journal holds against it."""
+    world.restored = world.consul.saved is not None
     world.consul.restore_snapshot()
     world.monitor.activate(world.consul.get("active") or "")
+
+
+def adopt(world: World) -> None:
+    """Do what `tidegate adopt` does: a terminal record of a higher generation accepts what the keys say now."""
+    seen = world.agent.memory.baseline.rollout
+    generations = [read_record(seen.value).generation] if seen else []
+    generations += [world.consul.record.generation] if world.consul.record else []
+    active = world.consul.get("active")
+    if active is not None:
+        target = recorded(active, max(generations, default=0) + 1)
+        generation = max(generations, default=0) + 1
+        record = RolloutRecord(generation=generation, seq=1, phase=Phase.SUCCESSFUL, target=target)
+        world.consul.write_record(record, active=active, stage=active)
 
 
 def kill(world: World, steps: int) -> None:
@@ -168,6 +183,8 @@ def heal(world: World) -> None:
 def settle(world: World) -> bool:
     """End all faults and wait until the agent has nothing more to do, at most a bound made of the knobs."""
     heal(world)
+    if world.restored:
+        adopt(world)
     knobs = world.app.knobs
     bound = 2 * (knobs.drain_timeout + knobs.stop_grace_period + knobs.healthy_deadline + knobs.visit_idle) + 90
     quiet_since = [world.now, world.agent.ticks_with_actions]

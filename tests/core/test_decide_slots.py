@@ -4,13 +4,16 @@ from dataclasses import replace
 
 import pytest
 
-from agent.core.actions import CancelPull, Pull, SetGate, SetPins, ShutdownSessions, Start, Stop
+from agent.core.actions import CancelPull, Pull, Run, SetGate, SetPins, ShutdownSessions, Start, Stop
 from agent.core.names import ContainerId, ImageReference, SlotName
-from agent.core.observed import ContainerState, Gate
+from agent.core.observed import AdminState, ContainerState, Gate, JobKind, JobResult
 from agent.core.plan import SlotPhase
+from agent.core.record import Phase, RolloutRecord
 from tests.core import operator_model as host
+from tests.core.consul_model import recorded
 from tests.core.docker_model import digest_of
-from tests.core.scenes import booted, phase, reason, serves, staged
+from tests.core.proxy_model import Srv
+from tests.core.scenes import booted, phase, reason, serves, staged, switched
 from tests.core.world import World
 
 BLUE, GREEN = SlotName.BLUE, SlotName.GREEN
@@ -140,3 +143,94 @@ def test_actions_say_what_they_do() -> None:
     assert str(ShutdownSessions(BLUE, "2 open requests")) == "cut the open requests of slot blue: 2 open requests"
     assert str(SetGate(Gate.CLOSED)) == "set the gate to closed"
     assert str(SetPins({})) == "pin visitors: none"
+
+
+def test_a_release_staged_beside_the_holding_page_can_be_withdrawn() -> None:
+    """Nothing serves, nothing is recorded to serve: the staged one goes when another is staged."""
+    world = World()
+    host.stage(world, "app:a")
+    assert world.run_for(10, lambda: phase(world, BLUE) is SlotPhase.STAGED)
+    host.stage(world, "app:b")
+    assert world.run_for(10, lambda: [c.reference for c in world.docker.containers.values()] == ["app:b"])
+    assert world.serving() is None
+    assert world.proxy.process.gate is Gate.HOLDING
+
+
+def test_an_interrupted_switch_to_a_slot_that_is_down_keeps_the_other_in_traffic() -> None:
+    """S1: both are ready; the old one leaves only when HAProxy calls the new one up."""
+    world, _ = staged()
+    tenant = world.tenant(GREEN)
+    assert tenant is not None
+    world.docker.sick.add(tenant.id)
+    server = world.proxy.process.servers[GREEN]
+    server.admin, server.up = AdminState.READY, False
+    host.activate(world, "app:b")
+    world.monitor.visited.add(tenant.id)
+    world.run_for(3)
+    assert serves(world, "app:a")
+    assert reason(world, BLUE) == "until HAProxy calls slot green up"
+    world.docker.sick.clear()
+    assert world.run_for(3, lambda: world.proxy.process.servers[BLUE].admin is AdminState.DRAIN)
+
+
+def test_a_drained_slot_alone_is_put_back_after_a_restart_of_haproxy() -> None:
+    """The serving one came back by the state file; the one that drained did not."""
+    world, _ = switched()
+    world.run_for(1)
+    world.proxy.saved_states = {**(world.proxy.saved_states or {}), BLUE: Srv()}
+    host.restart_proxy(world, keep=True)
+    world.run_for(0.3)
+    assert world.proxy.process.servers[BLUE].admin is AdminState.DRAIN
+
+
+def test_haproxy_restarted_and_docker_away_the_serving_slot_comes_back_all_the_same() -> None:
+    """What served a moment ago is put back on memory alone."""
+    world, _ = booted()
+    world.docker.down = True
+    host.restart_proxy(world, keep=False)
+    world.run_for(0.3)
+    assert world.proxy.process.servers[BLUE].admin is AdminState.READY
+
+
+def test_a_run_that_fails_is_shown_with_its_reason() -> None:
+    """Docker refused it: not tried again until asked anew."""
+    world, taken = booted()
+    host.stage(world, "app:b")
+    assert world.run_for(5, lambda: any(isinstance(action, Run) for action in taken))
+    run = next(action for action in taken if isinstance(action, Run))
+    world.docker.works.clear()
+    created = world.tenant(GREEN)
+    assert created is not None
+    del world.docker.containers[created.id]
+    world.docker.results.append(JobResult(JobKind.RUN, GREEN, run.want.key, error="no space left on device"))
+    taken.clear()
+    world.run_for(40)
+    assert phase(world, GREEN) is SlotPhase.FAILED
+    assert "no space left on device" in reason(world, GREEN)
+    assert not [action for action in taken if isinstance(action, Run)]
+
+
+def test_a_pull_that_may_pass_is_tried_again_after_a_pause() -> None:
+    """A transient error: attempt 2 is announced and made."""
+    world, taken = booted()
+    host.stage(world, "app:b")
+    world.run_for(0.2)
+    world.docker.works.clear()
+    world.docker.results.append(JobResult(JobKind.PULL, "app:b", error="registry away", transient=True))
+    world.run_for(0.3)
+    assert reason(world, GREEN).startswith("app:b: registry away; attempt 2 in")
+    assert world.run_for(10, lambda: phase(world, GREEN) is SlotPhase.STAGED)
+    assert len([action for action in taken if isinstance(action, Pull)]) == 2
+
+
+def test_a_new_host_takes_the_active_image_after_rollback_failed() -> None:
+    """It serves nothing yet; a host that serves keeps what it has."""
+    world = World()
+    record = RolloutRecord(generation=1, seq=9, phase=Phase.ROLLBACK_FAILED, target=recorded("app:b", 1))
+    world.monitor.activate("app:a")
+    world.consul.write_record(record, active="app:a")
+    assert world.run_for(10, lambda: serves(world, "app:a"))
+    world.run_for(40)
+    assert world.agent.plan is not None
+    assert world.agent.plan.actions == ()
+    assert "a person decides" in " ".join(world.agent.plan.notes)

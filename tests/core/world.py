@@ -54,6 +54,8 @@ class World:
     bug: Bug = field(default_factory=Bug)
     now: float = 0.0
     leaving: bool = False
+    restored: bool = False
+    """A snapshot of Consul was restored: somebody has to adopt it."""
     app: App = field(default_factory=lambda: App(name=AppName("cs90"), knobs=KNOBS))
     consul: ConsulModel = field(default_factory=ConsulModel)
     docker: DockerModel = field(default_factory=DockerModel)
