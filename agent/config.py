@@ -5,12 +5,19 @@ Unknown keys are refused; every error names the key. ``docs/configuration.md`` i
 """
 
 import os
+import re
 import socket
+import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from agent.core.app import App
 from agent.core.durations import Duration
@@ -50,6 +57,15 @@ class DockerSettings(_Section):
     """The daemon's socket."""
     config_file: Path = Path("/etc/tidegate/docker/config.json")
     """Docker config file with registry credentials and credential helpers, read at each pull."""
+    data_root: Path = Path("/var/lib/docker")
+    """Directory of the daemon's images; its free space is looked at before a pull."""
+    disk_reserve: Annotated[str, Field(pattern=r"^[0-9]{1,6}[kmg]$")] = "1g"
+    """Free space below which no pull begins: it waits and says so; pruning goes on."""
+
+    @property
+    def disk_reserve_bytes(self) -> int:
+        """The reserve in bytes."""
+        return int(self.disk_reserve[:-1]) * {"k": 1024, "m": 1024**2, "g": 1024**3}[self.disk_reserve[-1]]
 
 
 class HaproxySettings(_Section):
@@ -95,7 +111,7 @@ class Settings(BaseSettings):
     )
 
     node: Annotated[NodeName, AfterValidator(parse_node)] = Field(
-        default_factory=lambda: NodeName(socket.gethostname())
+        default_factory=lambda: NodeName(socket.gethostname()), validate_default=True
     )
     """Name of this host; the same as its Consul agent's."""
     state_dir: Path = Path("/var/lib/tidegate")
@@ -147,21 +163,25 @@ def load(path: Path | None = None) -> Settings:
         path: the TOML file; by default ``$TIDEGATE_CONFIG``, else ``/etc/tidegate/tidegate.toml``.
 
     Raises:
-        FatalError: the file is missing or no TOML, or a key is unknown or does not fit; each is named.
+        FatalError: the file is missing or no TOML, or a key is unknown or does not fit; each is named, with the file
+            or the variable it stands in.
     """
     chosen = path or Path(os.environ.get("TIDEGATE_CONFIG", DEFAULT_FILE))
     _refuse_unknown_variables()
     try:
         return Settings(**_table(chosen))
+    except SettingsError as exc:
+        raise FatalError(f"{_variable_in(exc)} is no JSON, as which a table or list is written there") from exc
     except ValidationError as exc:
         raise FatalError("\n".join(_problem(chosen, problem) for problem in exc.errors(include_url=False))) from exc
 
 
 def _table(path: Path) -> dict[str, Any]:
     try:
-        if not path.is_file():
-            raise FatalError(f"settings file {path} does not exist (name another with --config or TIDEGATE_CONFIG)")
-        return dict(TomlConfigSettingsSource(Settings, toml_file=path)())
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as exc:
+        hint = "name another with --config or TIDEGATE_CONFIG"
+        raise FatalError(f"settings file {path} does not exist ({hint})") from exc
     except OSError as exc:
         raise FatalError(f"settings file {path} cannot be read: {exc.strerror}") from exc
     except ValueError as exc:
@@ -176,7 +196,13 @@ def _refuse_unknown_variables() -> None:
                 raise FatalError(f"environment variable {name}: there is no setting '{field}'")
 
 
+def _variable_in(error: SettingsError) -> str:
+    found = re.search(r'field "(\w+)"', str(error))
+    return f"environment variable {PREFIX}{found[1].upper()}" if found else str(error)
+
+
 def _problem(path: Path, problem: Any) -> str:
     key = ".".join(str(part) for part in problem["loc"]) or "settings"
     what = "unknown key" if problem["type"] == "extra_forbidden" else problem["msg"].removeprefix("Value error, ")
-    return f"{path}: {key}: {what}"
+    variable = PREFIX + "__".join(str(part) for part in problem["loc"]).upper()
+    return f"environment variable {variable}: {what}" if variable in os.environ else f"{path}: {key}: {what}"

@@ -21,6 +21,7 @@ from agent.adapters.consul import ConsulClient
 from agent.adapters.consul_http import TokenSource
 from agent.adapters.consul_services import agent_service, app_service, register_service
 from agent.adapters.consul_watch import watch
+from agent.adapters.disk import look_at_disk
 from agent.adapters.docker import DockerAdapter
 from agent.adapters.haproxy import HaproxySocket
 from agent.adapters.haproxy_config import ProxyOptions
@@ -42,7 +43,9 @@ from agent.runtime.reporter import Reporter
 from agent.runtime.wake import Wake
 
 log = structlog.get_logger()
-LAST_REPORT_S = 3.0
+LAST_REPORT_S = 2.0
+API_CLOSE_S = 0.5
+"""Time for answers under way at the end."""
 
 
 class _Stopped(Exception):  # noqa: N818 - not an error: the way out of the TaskGroup
@@ -67,17 +70,22 @@ class _Loop:
     proxy: HaproxySocket
     reconciler: Reconciler
     wake: Wake
+    looked: asyncio.Event
+    """Set once the host was looked at."""
 
 
 async def run_agent(settings: Settings) -> None:
     """
     Run until a signal.
 
+    The API's port is taken before the loops begin: a second agent on one host ends there. systemd is told READY
+    when the API answers and the host was looked at once, whatever of Consul, Docker and HAProxy is away then.
+
     Raises:
         FatalError: a setting cannot be used (port taken, state directory not writable, bad certificate).
     """
     notifier = Notifier.from_environ(os.environ, os.getpid())
-    _prepare_state_dir(settings)
+    prepare_state_dir(settings)
     async with (
         make_consul(settings.consul) as consul,
         DockerAdapter(settings.docker.socket, settings.app, settings.node, settings.docker.config_file) as docker,
@@ -89,11 +97,30 @@ async def run_agent(settings: Settings) -> None:
         try:
             async with asyncio.TaskGroup() as group:
                 outside = _Outside(settings, consul, docker, reporter, notifier)
-                _start(outside, _compose(outside, group), group)
+                loop = _compose(outside, group)
+                runner = await _listen(outside, loop.reconciler)
+                _start(outside, loop, group)
+                group.create_task(_serve_api(outside, loop, runner), name="api")
         except* _Stopped:
             notifier.stopping()
             await reporter.last(LAST_REPORT_S)
             log.info("agent.stopped")
+
+
+def prepare_state_dir(settings: Settings) -> None:
+    """
+    Create the state directory where it is missing, and try to write in it.
+
+    Raises:
+        FatalError: it cannot be written.
+    """
+    try:
+        settings.state_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
+        probe = settings.state_dir / ".writable"
+        probe.write_text("", encoding="ascii")
+        probe.unlink()
+    except OSError as exc:
+        raise FatalError(f"state_dir: {settings.state_dir} cannot be written: {exc.strerror}") from exc
 
 
 def proxy_paths(settings: Settings) -> ProxyPaths:
@@ -117,8 +144,8 @@ def proxy_options(settings: Settings) -> ProxyOptions:
 
 def _compose(outside: _Outside, group: asyncio.TaskGroup) -> _Loop:
     settings, docker = outside.settings, outside.docker
-    app, node = settings.app, settings.node
-    wake = Wake()
+    app, node, images = settings.app, settings.node, settings.docker
+    wake, looked = Wake(), asyncio.Event()
     proxy = HaproxySocket(app, proxy_paths(settings))
     proxy.ensure_maps()
     jobs = Jobs(app, docker, group, wake.call)
@@ -127,8 +154,11 @@ def _compose(outside: _Outside, group: asyncio.TaskGroup) -> _Loop:
     identity = Identity(node, f"{boot_id()}.{time.time_ns() // 1_000_000}", __version__)
 
     def show(view: HostView) -> None:
-        outside.reporter.publish(report_of(view, identity))
-        outside.notifier.status(view.summary)
+        before, report = outside.reporter.latest, report_of(view, identity)
+        outside.reporter.publish(report)
+        if before is None or before.summary != report.summary:
+            outside.notifier.status(report.summary)
+        looked.set()
 
     loaded = journal.load()
     if loaded.problem:
@@ -137,7 +167,9 @@ def _compose(outside: _Outside, group: asyncio.TaskGroup) -> _Loop:
         app=app,
         node=node,
         trust=Trust(settings.boot_wait, settings.journal_max_age),
-        observer=Observer(docker, proxy, prober, jobs),
+        observer=Observer(
+            docker, proxy, prober, jobs, lambda: look_at_disk(images.data_root, images.disk_reserve_bytes)
+        ),
         executor=Executor(proxy, jobs),
         prober=prober,
         journal=journal,
@@ -145,7 +177,7 @@ def _compose(outside: _Outside, group: asyncio.TaskGroup) -> _Loop:
         on_view=show,
         memory=loaded.memory,
     )
-    return _Loop(proxy, reconciler, wake)
+    return _Loop(proxy, reconciler, wake, looked)
 
 
 def _start(outside: _Outside, loop: _Loop, group: asyncio.TaskGroup) -> None:
@@ -163,7 +195,6 @@ def _start(outside: _Outside, loop: _Loop, group: asyncio.TaskGroup) -> None:
         reconciler.read(outcome)
 
     group.create_task(_until_signal(), name="signals")
-    group.create_task(_serve_api(outside, reconciler), name="api")
     group.create_task(reconciler.run(), name="reconciler")
     group.create_task(watch(outside.consul, app.name, read), name="consul watch")
     group.create_task(follow_docker(outside.docker, reconciler.observer, loop.wake), name="docker events")
@@ -173,8 +204,8 @@ def _start(outside: _Outside, loop: _Loop, group: asyncio.TaskGroup) -> None:
         group.create_task(_watchdog(outside.notifier, reconciler, outside.notifier.watchdog_s), name="watchdog")
 
 
-async def _serve_api(outside: _Outside, reconciler: Reconciler) -> NoReturn:
-    settings = outside.settings
+async def _listen(outside: _Outside, reconciler: Reconciler) -> web.AppRunner:
+    port = outside.settings.api.port
     source = Source(
         report=lambda: outside.reporter.latest,
         view=lambda: reconciler.view,
@@ -182,15 +213,24 @@ async def _serve_api(outside: _Outside, reconciler: Reconciler) -> NoReturn:
         ticked_at=lambda: reconciler.ticked_at,
         set_leaving=lambda leaving: reconciler.set_leaving(leaving=leaving),
     )
-    runner = web.AppRunner(make_app(source), access_log=None)
+    runner = web.AppRunner(make_app(source), access_log=None, shutdown_timeout=API_CLOSE_S)
     await runner.setup()
     try:
-        try:
-            await web.TCPSite(runner, "127.0.0.1", settings.api.port).start()
-        except OSError as exc:
-            raise FatalError(f"api.port: cannot listen on 127.0.0.1:{settings.api.port}: {exc.strerror}") from exc
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+    except OSError as exc:
+        await runner.cleanup()
+        why = os.strerror(exc.errno) if exc.errno else str(exc)
+        raise FatalError(f"api.port: cannot listen on 127.0.0.1:{port}: {why}") from exc
+    return runner
+
+
+async def _serve_api(outside: _Outside, loop: _Loop, runner: web.AppRunner) -> NoReturn:
+    settings = outside.settings
+    try:
         log.info("agent.started", version=__version__, app=settings.app.name, api=f"127.0.0.1:{settings.api.port}")
-        outside.notifier.ready("starting")
+        await loop.looked.wait()
+        report = outside.reporter.latest
+        outside.notifier.ready(report.summary if report else "")
         await asyncio.Event().wait()
         raise AssertionError("an event nobody sets was set")
     finally:
@@ -255,13 +295,3 @@ def make_consul(settings: ConsulSettings) -> ConsulClient:
     except (OSError, ssl.SSLError) as exc:
         raise FatalError(f"consul.ca_file, cert_file or key_file: {exc}") from exc
     return ConsulClient(settings.address, token=token, tls=tls)
-
-
-def _prepare_state_dir(settings: Settings) -> None:
-    try:
-        settings.state_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
-        probe = settings.state_dir / ".writable"
-        probe.write_text("", encoding="ascii")
-        probe.unlink()
-    except OSError as exc:
-        raise FatalError(f"state_dir: {settings.state_dir} cannot be written: {exc.strerror}") from exc

@@ -97,7 +97,7 @@ def parse_info(text: str) -> Info:
             worker=Worker(pid=int(values["Pid"]), start_time_s=int(values["Start_time_sec"])),
             uptime_s=float(values["Uptime_sec"]),
             is_stopping=values["Stopping"] != "0",
-            version=values["Version"],
+            version=values.get("Version", ""),
         )
     except (KeyError, ValueError) as exc:
         raise _unexpected("show info", text) from exc

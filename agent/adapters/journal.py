@@ -14,10 +14,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from agent.core.errors import TransientError
 from agent.core.memory import Failure, Memory, SlotMemory
 
 JOURNAL_VERSION = 1
-_TIMES_OF_SLOT = ("checking_since", "drain_since", "leave_since", "restart_at", "running_since")
+BOOT_FILE = Path("/proc/sys/kernel/random/boot_id")
+_TIMES_OF_SLOT = ("busy_at", "checking_since", "drain_since", "leave_since", "restart_at", "running_since")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +31,22 @@ class Loaded:
     """Why the journal was not used, for an operator to read."""
 
 
-def boot_id() -> str:
+def boot_id(file: Path = BOOT_FILE) -> str:
     """Return the kernel's id of this boot."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return file.read_text(encoding="ascii").strip()
 
 
 class Journal:
-    """One app's journal file."""
+    """
+    One app's journal file.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        boot_file: where the kernel says which boot this is.
+    """
+
+    def __init__(self, path: Path, boot_file: Path = BOOT_FILE) -> None:
         self._path = path
+        self._boot_file = boot_file
         self._written = ""
 
     def load(self) -> Loaded:
@@ -54,27 +62,37 @@ class Journal:
             if document["v"] > JOURNAL_VERSION:
                 return self._put_aside(f"has version {document['v']}, this agent reads {JOURNAL_VERSION}")
             memory = Memory.model_validate(document["memory"])
-            return Loaded(_rebased(memory, str(document["boot"]), float(document["saved_at"])))
+            if document["boot"] != boot_id(self._boot_file):
+                memory = _rebased(memory, time.monotonic() - float(document["saved_at"]))
+            return Loaded(memory)
         except (ValueError, KeyError, TypeError, ValidationError) as exc:
             return self._put_aside(f"is damaged ({type(exc).__name__})")
 
     def save(self, memory: Memory) -> bool:
-        """Write *memory* if it differs from what was written last; return whether it was written."""
+        """
+        Write *memory* if it differs from what was written last; return whether it was written.
+
+        Raises:
+            TransientError: it cannot be written (disk full, ...); the file holds what it held before.
+        """
         content = memory.model_dump_json(exclude_defaults=True)
         if content == self._written:
             return False
         document = {
             "v": JOURNAL_VERSION,
-            "boot": boot_id(),
+            "boot": boot_id(self._boot_file),
             "saved_at": time.monotonic(),
             "memory": json.loads(content),
         }
-        write_atomically(self._path, json.dumps(document))
+        try:
+            write_atomically(self._path, json.dumps(document))
+        except OSError as exc:
+            raise TransientError(f"journal {self._path} cannot be written: {exc.strerror}") from exc
         self._written = content
         return True
 
     def _put_aside(self, problem: str) -> Loaded:
-        aside = self._path.with_name(f"{self._path.name}.unreadable-{int(time.time())}")
+        aside = self._path.with_name(f"{self._path.name}.unreadable-{time.time_ns()}")
         try:
             self._path.rename(aside)
         except OSError:
@@ -94,11 +112,8 @@ def write_atomically(path: Path, text: str, mode: int = 0o600) -> None:
     temporary.replace(path)
 
 
-def _rebased(memory: Memory, boot: str, saved_at: float) -> Memory:
+def _rebased(memory: Memory, shift: float) -> Memory:
     """Carry times over a reboot; states of HAProxy and the holding page belong to the boot they were seen in."""
-    if boot == boot_id():
-        return memory
-    shift = time.monotonic() - saved_at
     slots = {name: _slot_rebased(slot, shift) for name, slot in memory.slots.items()}
     failures = {key: _failure_rebased(failure, shift) for key, failure in memory.failures.items()}
     return memory.but(slots=slots, failures=failures, worker=None, gate=None, holding=False, leaving=False)

@@ -1,5 +1,6 @@
 """Ask the agent of this host over its loopback API."""
 
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -8,6 +9,8 @@ from typing import Any
 from agent.core.errors import TransientError
 
 DEADLINE_S = 10.0
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""Whatever ``http_proxy`` says: the agent is on this host."""
 
 
 def ask(port: int, method: str, path: str) -> Any:
@@ -15,17 +18,18 @@ def ask(port: int, method: str, path: str) -> Any:
     Send one request to the agent and return its JSON answer.
 
     Raises:
-        TransientError: no agent listens there, or it does not answer in time; says what to do.
+        TransientError: no agent listens there, it does not answer in time, or it is none; says what to do.
     """
     url = f"http://127.0.0.1:{port}{path}"
     request = urllib.request.Request(url, method=method, headers={"X-Tidegate": "1"})
     try:
-        with urllib.request.urlopen(request, timeout=DEADLINE_S) as reply:  # noqa: S310 - as above
+        with _DIRECT.open(request, timeout=DEADLINE_S) as reply:
             return json.load(reply)
     except urllib.error.HTTPError as exc:
-        raise TransientError(
-            f"the agent at {url} answered {exc.code}: {exc.read(500).decode(errors='replace')}"
-        ) from exc
-    except (OSError, ValueError) as exc:
+        words = exc.read(500).decode(errors="replace").strip()
+        raise TransientError(f"the agent at {url} answered {exc.code}: {words}") from exc
+    except (http.client.HTTPException, ValueError) as exc:
+        raise TransientError(f"what answers at {url} is no Tidegate agent (--api-port names another port)") from exc
+    except OSError as exc:
         reason = getattr(exc, "reason", exc)
         raise TransientError(f"no agent answers at {url} ({reason}); is `tidegate agent` running?") from exc

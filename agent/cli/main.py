@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from agent import __version__
-from agent.core.errors import TidegateError
+from agent.core.errors import FatalError, TidegateError
 
 cli = typer.Typer(
     no_args_is_help=True,
@@ -59,17 +59,20 @@ def haproxy_config(
     from agent.adapters.haproxy_config import check, render
     from agent.adapters.journal import write_atomically
     from agent.config import load
-    from agent.daemon import proxy_options, proxy_paths
+    from agent.daemon import prepare_state_dir, proxy_options, proxy_paths
 
     settings = load(config)
-    settings.state_dir.mkdir(parents=True, exist_ok=True)
+    prepare_state_dir(settings)
     HaproxySocket(settings.app, proxy_paths(settings)).ensure_maps()
     text = render(settings.app, proxy_paths(settings), proxy_options(settings))
     typer.echo(asyncio.run(check(text, settings.haproxy.binary)), err=True)
     if out is None:
         typer.echo(text, nl=False)
     else:
-        write_atomically(out, text, mode=0o644)
+        try:
+            write_atomically(out, text, mode=0o644)
+        except OSError as exc:
+            raise FatalError(f"--out: {out} cannot be written: {exc.strerror}") from exc
         typer.echo(f"wrote {out}; reload HAProxy to use it", err=True)
 
 
@@ -159,6 +162,6 @@ def _api_port(config: Path | None, api_port: int | None) -> int:
         return api_port
     from agent.config import DEFAULT_FILE, ApiSettings, load
 
-    if config is None and not DEFAULT_FILE.is_file() and "TIDEGATE_CONFIG" not in os.environ:
+    if config is None and not os.path.exists(DEFAULT_FILE) and "TIDEGATE_CONFIG" not in os.environ:  # noqa: PTH110 - Path.exists raises without permission
         return ApiSettings().port
     return load(config).api.port

@@ -2,10 +2,11 @@
 
 import json
 import time
+from typing import Any
 
+from pydantic import ValidationError
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -16,6 +17,7 @@ from agent.core.names import SlotName
 from agent.core.plan import SlotPhase
 from agent.core.report import NodeReport, SlotReport
 
+PIPE_WIDTH_CHARS = 320
 _STYLES = {
     SlotPhase.SERVING: "green",
     SlotPhase.STAGED: "cyan",
@@ -28,10 +30,10 @@ _STYLES = {
 
 def show(port: int, *, as_json: bool, watch: bool) -> None:
     """Print the host's status once, or each second until Ctrl-C."""
-    console = Console()
+    console = _console()
     if not watch:
         answer = ask(port, "GET", "/v1/status")
-        console.print_json(json.dumps(answer)) if as_json else console.print(_render(NodeReport.model_validate(answer)))
+        console.print_json(json.dumps(answer)) if as_json else console.print(_render(_report(port, answer)))
         return
     try:
         if as_json:
@@ -44,16 +46,30 @@ def show(port: int, *, as_json: bool, watch: bool) -> None:
 
 def show_plan(port: int, *, as_json: bool) -> None:
     """Print what the agent would do now."""
-    console, answer = Console(), ask(port, "GET", "/v1/plan")
+    console, answer = _console(), ask(port, "GET", "/v1/plan")
     if as_json:
         console.print_json(json.dumps(answer))
         return
-    for action in answer["actions"] or ["nothing: the host is as it should be"]:
-        console.print(f"- {escape(action)}")
+    for action in answer["actions"] or ["nothing to do now"]:
+        console.print(Text(f"- {action}"), soft_wrap=True)
     for slot, shown in sorted(answer["slots"].items()):
-        console.print(
-            f"  {slot}: {shown['phase']}{': ' + escape(shown['reason']) if shown['reason'] else ''}", style="dim"
-        )
+        reason = f": {shown['reason']}" if shown["reason"] else ""
+        console.print(Text(f"  {slot}: {shown['phase']}{reason}", style="dim"), soft_wrap=True)
+    for note in answer["notes"]:
+        console.print(Text(f"! {note}", style="yellow"), soft_wrap=True)
+
+
+def _console() -> Console:
+    """Return a console that cuts nothing where no terminal sets a width."""
+    console = Console()
+    return console if console.is_terminal else Console(width=PIPE_WIDTH_CHARS)
+
+
+def _report(port: int, answer: Any) -> NodeReport:
+    try:
+        return NodeReport.model_validate(answer)
+    except ValidationError as exc:
+        raise TransientError(f"the report of the agent at port {port} is of another version than this command") from exc
 
 
 def _stream(port: int) -> None:
@@ -71,7 +87,7 @@ def _live(port: int, console: Console) -> None:
 
 def _current(port: int) -> RenderableType:
     try:
-        return _render(NodeReport.model_validate(ask(port, "GET", "/v1/status")))
+        return _render(_report(port, ask(port, "GET", "/v1/status")))
     except TransientError as exc:
         return Text(str(exc), style="red")
 

@@ -78,6 +78,17 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
+class Prune:
+    """Remove an image that Tidegate pulled and no recent release needs (job)."""
+
+    reference: ImageReference
+    digest: Digest
+
+    def __str__(self) -> str:
+        return f"remove the image of an old release: {self.reference} ({self.digest[:19]})"
+
+
+@dataclass(frozen=True, slots=True)
 class SetPins:
     """Make the two maps, files first, hold exactly these pins."""
 
@@ -144,5 +155,5 @@ class SaveState:
 
 
 QuickAction = SetPins | SetState | Switch | ShutdownSessions | SetGate | SaveState
-JobAction = Pull | CancelPull | Run | Start | Stop
+JobAction = Pull | CancelPull | Run | Start | Stop | Prune
 Action = QuickAction | JobAction

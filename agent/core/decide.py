@@ -8,7 +8,7 @@ One tick, in this order; what is not due yet is only shown, with its reason:
 3. The release to serve: get it into a free slot, check it, switch to it when it is staged; restart it if it died.
 4. The release to hold beside it: get it staged; no new visitor reaches it.
 5. Everybody else: visitors finish (KEEP), or go back at once and the container when empty (LEAVE).
-6. The gate, the pins, the saved states.
+6. The gate, the pins, the saved states, old images.
 
 Order is the invariant (S1): a slot leaves ``ready`` only in the one line that has made another one ready before.
 """
@@ -21,6 +21,7 @@ from agent.core.leaving import keep, leave, revive
 from agent.core.names import SlotName
 from agent.core.observed import AdminState, Container, Gate, Unavailable
 from agent.core.plan import Plan, SlotPhase, SlotView
+from agent.core.pruning import prune
 from agent.core.recall import recall, tenants_of, wants_of, with_clocks_held
 from agent.core.restoring import is_restored
 from agent.core.staging import cancel_unwanted_pulls, place, stage
@@ -71,6 +72,7 @@ def _decide_slots(draft: Draft) -> None:
             draft.show(slot, SlotPhase.EMPTY)
     _set_gate(draft)
     cancel_unwanted_pulls(draft, wants_of(draft.at.desired))
+    prune(draft)
     if isinstance(draft.at.desired.serve, AsItIs):
         draft.notes.append(draft.at.desired.serve.reason)
 

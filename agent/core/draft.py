@@ -109,7 +109,10 @@ class Draft:
 
     def job(self, slot: SlotName) -> Job | None:
         """Return the job under way on *slot*."""
-        return next((job for job in self.at.observed.jobs if job.kind is not JobKind.PULL and job.key == slot), None)
+        return next(
+            (job for job in self.at.observed.jobs if job.kind not in (JobKind.PULL, JobKind.PRUNE) and job.key == slot),
+            None,
+        )
 
     def has_planned_job(self, slot: SlotName) -> bool:
         """Whether this draft already starts a job on *slot*."""

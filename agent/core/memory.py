@@ -9,7 +9,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
-from agent.core.names import ContainerId, Digest, SlotName
+from agent.core.names import ContainerId, Digest, ImageReference, SlotName
 from agent.core.observed import AdminState, Gate, Worker
 
 
@@ -62,6 +62,15 @@ class Failure(_Frozen):
     """It may pass by itself; else it is tried again only when asked for anew, or when nothing else serves."""
 
 
+class PulledImage(_Frozen):
+    """An image that a pull of ours brought to this host: only such a one is ever removed."""
+
+    reference: ImageReference
+    digest: Digest
+    retry_at: float | None = None
+    """When to try again to remove it, where Docker refused: another container uses it."""
+
+
 class KeyMemory(_Frozen):
     """A key as last acted on."""
 
@@ -93,6 +102,8 @@ class Memory(_Frozen):
     """By key of the wish."""
     resolved: dict[str, Digest] = {}
     """Digest of each wish that was pulled, by its key: a re-pushed tag changes nothing until asked anew."""
+    pulled: tuple[PulledImage, ...] = ()
+    """Our images, the one wanted last at the end."""
     tenancy: int = 0
     """Highest number given to a tenant."""
     baseline: Baseline = Baseline()

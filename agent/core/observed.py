@@ -151,6 +151,7 @@ class JobKind(StrEnum):
     RUN = "run"
     START = "start"
     STOP = "stop"
+    PRUNE = "prune"
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +160,7 @@ class Job:
 
     kind: JobKind
     key: str
-    """Slot name, or the image reference of a pull."""
+    """Slot name, the image reference of a pull, or the digest of an image that is removed."""
     for_s: float
     """Seconds since it was begun."""
     progress: str = ""
@@ -181,6 +182,24 @@ class JobResult:
     """Whether the error may pass by itself."""
     lines: tuple[str, ...] = ()
     """The container's last log lines, where there is one."""
+    digest: str = ""
+    """Digest of what was pulled."""
+    is_new_image: bool = False
+    """Whether a pull brought an image that was not on the host before: only such a one is ever removed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """Space where images lie."""
+
+    free_bytes: int
+    reserve_bytes: int
+    """A pull does not begin below this."""
+
+    @property
+    def is_low(self) -> bool:
+        """Whether a pull may fill it up."""
+        return self.free_bytes < self.reserve_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,3 +213,5 @@ class Observed:
     images: Mapping[ImageReference, Digest]
     """References resolved to digests by pulls that ended since the last tick."""
     results: tuple[JobResult, ...] = ()
+    disk: Disk | None = None
+    """None when it cannot be told."""

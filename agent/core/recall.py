@@ -1,10 +1,11 @@
 """Fold what was just seen into the memory: new tenants, ended jobs, states HAProxy holds."""
 
 from agent.core.desired import AsItIs, Desired, Want
-from agent.core.memory import Failure, Memory, SlotMemory
-from agent.core.names import Digest, SlotName
+from agent.core.memory import Failure, Memory, PulledImage, SlotMemory
+from agent.core.names import Digest, ImageReference, SlotName
 from agent.core.observed import AdminState, Container, JobKind, JobResult, Observed, Proxy, Unavailable
 
+PRUNE_AGAIN_S = 3600.0
 RESTARTS_FORGIVEN_AFTER_S = 60.0
 """A container that has run this long starts its back-off anew."""
 
@@ -130,7 +131,11 @@ def _with_result(memory: Memory, result: JobResult, wants: tuple[Want, ...], now
     match result.kind:
         case JobKind.RUN if not result.error:
             return memory.with_slot(SlotName(result.key), checking_since=now, container=None)
-        case JobKind.PULL if result.error:
+        case JobKind.PRUNE:
+            return _with_pruned(memory, result, now)
+        case JobKind.PULL if not result.error:
+            return _with_pulled(memory, result)
+        case JobKind.PULL:
             for want in wants:
                 if want.reference == result.key:
                     memory = _failed(memory, want.key, result, now)
@@ -142,6 +147,25 @@ def _with_result(memory: Memory, result: JobResult, wants: tuple[Want, ...], now
             return memory.but(failures={**memory.failures, result.wish: failure})
         case _:
             return memory
+
+
+def _with_pulled(memory: Memory, result: JobResult) -> Memory:
+    """Move an image of ours to the end of the list, or put a new one there."""
+    digest = Digest(result.digest)
+    if not result.is_new_image and all(image.digest != digest for image in memory.pulled):
+        return memory
+    others = tuple(image for image in memory.pulled if image.digest != digest)
+    return memory.but(pulled=(*others, PulledImage(reference=ImageReference(result.key), digest=digest)))
+
+
+def _with_pruned(memory: Memory, result: JobResult, now: float) -> Memory:
+    """Forget an image that was removed; try again later where Docker refused."""
+    images = tuple(
+        image.but(retry_at=now + PRUNE_AGAIN_S) if image.digest == result.key and result.error else image
+        for image in memory.pulled
+        if result.error or image.digest != result.key
+    )
+    return memory.but(pulled=images)
 
 
 def _resolved(memory: Memory, key: str, digest: Digest) -> Memory:

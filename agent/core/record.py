@@ -41,6 +41,8 @@ class Phase(StrEnum):
         return self in _TERMINAL
 
 
+_WITHOUT_TARGET = frozenset({Phase.PENDING, Phase.ABORTING, Phase.ABORTED, Phase.SUCCESSFUL})
+"""A successful record without a target comes from ``tidegate adopt``: the keys by hand say what is served."""
 _TERMINAL = frozenset({Phase.SUCCESSFUL, Phase.ABORTED, Phase.ROLLED_BACK, Phase.ROLLBACK_FAILED})
 
 
@@ -112,7 +114,7 @@ def read_record(text: str) -> RolloutRecord:
         record = RolloutRecord.model_validate_json(text)
     except ValidationError as exc:
         raise PermanentError(f"rollout record is unreadable: {_first_problem(exc)}") from exc
-    if record.target is None and record.phase not in {Phase.PENDING, Phase.ABORTING, Phase.ABORTED}:
+    if record.target is None and record.phase not in _WITHOUT_TARGET:
         raise PermanentError(f"rollout record is unreadable: target is missing in phase {record.phase}")
     return record
 

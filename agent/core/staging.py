@@ -103,7 +103,12 @@ def cancel_unwanted_pulls(draft: Draft, wants: tuple[Want, ...]) -> None:
 
 
 def _pull(draft: Draft, want: Want, shown: SlotName | None) -> None:
-    job = draft.pull_of(want)
+    job, disk = draft.pull_of(want), draft.at.observed.disk
+    if job is None and disk is not None and disk.is_low:
+        seen = f"{disk.free_bytes / 1e9:.1f} GB free, {disk.reserve_bytes / 1e9:.1f} GB wanted"
+        _tell(draft, shown, SlotPhase.WAITING, f"{want.reference}: waits for disk space before the pull: {seen}")
+        draft.look(draft.now + 5)
+        return
     if job is None:
         draft.jobs.append(Pull(want.reference))
     progress = f" {job.progress}" if job is not None and job.progress else ""

@@ -6,6 +6,7 @@ the report as JSON · ``GET /v1/plan`` what it would do now · ``GET /metrics`` 
 ``POST /v1/return`` take the host out of traffic and back.
 """
 
+import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ STALE_AFTER_S = 60.0
 """A loop that has not ticked for this long is not alive: it ticks at least every half minute."""
 HEADER = "X-Tidegate"
 """Must be sent with a POST: a browser on the host cannot be made to send it by another site."""
+_PORT = re.compile(r":[0-9]*$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +56,13 @@ def make_app(source: Source) -> web.Application:
 async def _local_only(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    """Refuse names other than loopback's (DNS rebinding), and POSTs a web page could forge."""
-    host = request.host.rsplit(":", 1)[0]
-    if host not in {"127.0.0.1", "localhost", "[::1]"}:
+    """
+    Refuse names other than loopback's (DNS rebinding), and POSTs a web page could forge.
+
+    A request without Host (HTTP/1.0, as health checks send it) comes from no browser.
+    """
+    host = request.headers.get("Host")
+    if host is not None and _PORT.sub("", host).lower() not in {"127.0.0.1", "localhost", "[::1]"}:
         raise web.HTTPForbidden(text="only for requests to 127.0.0.1 or localhost\n")
     if request.method == "POST" and request.headers.get(HEADER) is None:
         raise web.HTTPForbidden(text=f"a POST needs the header {HEADER}: 1\n")

@@ -1,95 +1,107 @@
-"""Prometheus metrics in the text format, rendered from the last tick: nothing is counted beside the loop."""
+"""Prometheus metrics, collected from the last tick: nothing is counted beside the loop."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from agent.core.keys import Known
 from agent.core.observed import Unavailable
 from agent.core.plan import SlotPhase
 from agent.core.report import HostView, NodeReport
 
+Samples = Iterable[tuple[Mapping[str, str], float]]
+_SLOT = ("app", "slot")
+
 
 def render(view: HostView | None, report: NodeReport | None, tick_age_s: float) -> str:
-    """Return all metrics; names end in their unit where they have one."""
-    lines = _family("tidegate_tick_age_seconds", "Time since the last look at the host.", [({}, tick_age_s)])
-    if view is None or report is None:
-        return "".join(lines)
+    """Return all metrics in the text format; names end in their unit where they have one."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Tick(view, report, tick_age_s))
+    return generate_latest(registry).decode()
+
+
+class _Tick(Collector):
+    """One tick as Prometheus sees it; each scrape has a registry and a collector of its own."""
+
+    def __init__(self, view: HostView | None, report: NodeReport | None, tick_age_s: float) -> None:
+        self._view = view
+        self._report = report
+        self._tick_age_s = tick_age_s
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Yield every family."""
+        age: Samples = [({}, self._tick_age_s)]
+        yield _family("tidegate_tick_age_seconds", "Time since the last look at the host.", (), age)
+        if self._view is None or self._report is None:
+            return
+        yield from _host(self._view, self._report)
+        yield from _slots(self._view.app.name, self._report)
+        yield from _proxy(self._view)
+        yield from _failures(self._view)
+
+
+def _host(view: HostView, report: NodeReport) -> Iterator[GaugeMetricFamily]:
     app = {"app": view.app.name}
-    lines += _family(
-        "tidegate_ready", "Whether load balancers are told that the host is ready.", [(app, report.is_ready)]
-    )
-    lines += _family(
-        "tidegate_system_up",
-        "Whether a system the agent needs answered.",
-        [
-            ({**app, "system": "consul"}, isinstance(view.outcome, Known)),
-            ({**app, "system": "docker"}, not isinstance(view.observed.containers, Unavailable)),
-            ({**app, "system": "haproxy"}, view.proxy is not None),
-        ],
-    )
-    lines += _family(
-        "tidegate_slot_phase",
-        "1 for the phase each slot is in.",
-        [
-            ({**app, "slot": slot, "phase": phase}, shown.phase is phase)
-            for slot, shown in report.slots.items()
-            for phase in SlotPhase
-        ],
-    )
-    lines += _family(
-        "tidegate_slot_waiting",
-        "1 for what a slot waits for, in words.",
-        [({**app, "slot": slot, "reason": shown.reason}, 1) for slot, shown in report.slots.items() if shown.reason],
-    )
-    lines += _family(
-        "tidegate_slot_release_info",
-        "1 for the release in each slot.",
-        [
-            ({**app, "slot": slot, "release": shown.release, "image": shown.image}, 1)
-            for slot, shown in report.slots.items()
-            if shown.release
-        ],
-    )
-    return "".join(lines + _proxy(view, app) + _failures(view, app))
+    text = "Whether load balancers are told that the host is ready."
+    yield _family("tidegate_ready", text, ("app",), [(app, report.is_ready)])
+    systems = {
+        "consul": isinstance(view.outcome, Known),
+        "docker": not isinstance(view.observed.containers, Unavailable),
+        "haproxy": view.proxy is not None,
+    }
+    up = [({**app, "system": system}, answered) for system, answered in systems.items()]
+    yield _family("tidegate_system_up", "Whether a system the agent needs answered.", ("app", "system"), up)
 
 
-def _proxy(view: HostView, app: Mapping[str, str]) -> list[str]:
-    proxy = view.proxy
-    if proxy is None:
-        return []
-    servers = proxy.servers.items()
-    lines = _family(
-        "tidegate_slot_open_requests",
-        "Open and queued requests on a slot.",
-        [({**app, "slot": slot}, server.open_requests + server.queued) for slot, server in servers],
-    )
-    lines += _family(
-        "tidegate_slot_last_request_age_seconds",
-        "Time since a slot got its last request.",
-        [({**app, "slot": slot}, server.last_request_age_s) for slot, server in servers],
-    )
-    if proxy.old_workers is not None:
-        lines += _family(
-            "tidegate_haproxy_old_workers", "HAProxy workers of before a reload.", [(app, proxy.old_workers)]
-        )
-    return lines
-
-
-def _failures(view: HostView, app: Mapping[str, str]) -> list[str]:
-    attempts = sum(failure.attempts for failure in view.plan.memory.failures.values())
-    restarts = [({**app, "slot": slot}, known.restarts) for slot, known in view.plan.memory.slots.items()]
-    return [
-        *_family("tidegate_failed_attempts", "Failed attempts at the releases wanted now.", [(app, attempts)]),
-        *_family("tidegate_slot_restarts", "Starts of a container that died, since it last ran a minute.", restarts),
+def _slots(app: str, report: NodeReport) -> Iterator[GaugeMetricFamily]:
+    slots = {slot: {"app": app, "slot": str(slot)} for slot in report.slots}
+    phases = [
+        ({**slots[slot], "phase": str(phase)}, shown.phase is phase)
+        for slot, shown in report.slots.items()
+        for phase in SlotPhase
     ]
+    yield _family("tidegate_slot_phase", "1 for the phase each slot is in.", (*_SLOT, "phase"), phases)
+    # The reason itself is no label: it holds times that pass, and each would be a new series.
+    waiting = [(slots[slot], bool(shown.reason)) for slot, shown in report.slots.items()]
+    yield _family("tidegate_slot_waiting", "1 while a slot waits for something; the status says what.", _SLOT, waiting)
+    releases = [
+        ({**slots[slot], "release": shown.release, "image": shown.image}, 1.0)
+        for slot, shown in report.slots.items()
+        if shown.release
+    ]
+    yield _family(
+        "tidegate_slot_release_info", "1 for the release in each slot.", (*_SLOT, "release", "image"), releases
+    )
 
 
-def _family(name: str, text: str, samples: Iterable[tuple[Mapping[str, str], float]]) -> list[str]:
-    lines = [f"# HELP {name} {text}\n", f"# TYPE {name} gauge\n"]
-    for labels, value in samples:
-        shown = ",".join(f'{key}="{_escaped(str(text))}"' for key, text in labels.items())
-        lines.append(f"{name}{{{shown}}} {float(value):g}\n" if shown else f"{name} {float(value):g}\n")
-    return lines
+def _proxy(view: HostView) -> Iterator[GaugeMetricFamily]:
+    app, proxy = view.app.name, view.proxy
+    if proxy is None:
+        return
+    servers = [({"app": app, "slot": str(slot)}, server) for slot, server in proxy.servers.items()]
+    opened = [(slot, server.open_requests + server.queued) for slot, server in servers]
+    yield _family("tidegate_slot_open_requests", "Open and queued requests on a slot.", _SLOT, opened)
+    ages = [(slot, server.last_request_age_s) for slot, server in servers]
+    yield _family("tidegate_slot_last_request_age_seconds", "Time since a slot got its last request.", _SLOT, ages)
+    if proxy.old_workers is not None:
+        old = [({"app": app}, proxy.old_workers)]
+        yield _family("tidegate_haproxy_old_workers", "HAProxy workers of before a reload.", ("app",), old)
 
 
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+def _failures(view: HostView) -> Iterator[GaugeMetricFamily]:
+    app, memory = view.app.name, view.plan.memory
+    attempts = sum(failure.attempts for failure in memory.failures.values())
+    text = "Failed attempts at the releases wanted now."
+    yield _family("tidegate_failed_attempts", text, ("app",), [({"app": app}, attempts)])
+    restarts = [({"app": app, "slot": str(slot)}, known.restarts) for slot, known in memory.slots.items()]
+    text = "Starts of a container that died, since it last ran a minute."
+    yield _family("tidegate_slot_restarts", text, _SLOT, restarts)
+
+
+def _family(name: str, text: str, labels: tuple[str, ...], samples: Samples) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, text, labels=labels)
+    for values, value in samples:
+        family.add_metric([values[label] for label in labels], float(value))
+    return family

@@ -7,6 +7,7 @@ from typing import assert_never
 from agent.core.actions import (
     Action,
     CancelPull,
+    Prune,
     Pull,
     Run,
     SaveState,
@@ -60,7 +61,7 @@ class Executor:
                 await self.proxy.set_gate(gate)
             case SaveState():
                 await self.proxy.save_state()
-            case Pull() | CancelPull() | Run() | Start() | Stop():
+            case Pull() | CancelPull() | Run() | Start() | Stop() | Prune():
                 self.jobs.begin(action)
             case _:
                 assert_never(action)

@@ -10,16 +10,17 @@ import structlog
 
 from agent.adapters.docker_config import RunRequest
 from agent.adapters.docker_pull import PullProgress
-from agent.adapters.docker_reference import pinned
-from agent.core.actions import CancelPull, JobAction, Pull, Run, Start, Stop
+from agent.core.actions import CancelPull, JobAction, Prune, Pull, Run, Start, Stop
 from agent.core.app import App
 from agent.core.errors import TidegateError, TransientError
 from agent.core.names import Digest, ImageReference
 from agent.core.observed import Job, JobKind, JobResult
 from agent.core.release import Release
+from agent.runtime.images import have_image, prune_image, pull_image
 from agent.runtime.ports import DockerPort
 
 log = structlog.get_logger()
+_OF_A_SLOT = frozenset({JobKind.RUN, JobKind.START, JobKind.STOP})
 
 
 @dataclass(slots=True)
@@ -27,6 +28,17 @@ class _Work:
     task: asyncio.Task[None]
     began: float
     progress: PullProgress | None = None
+    is_unwanted: bool = False
+    """We cancelled it ourselves; else a cancellation is the end of the process."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Yield:
+    """What a job that succeeded has to tell."""
+
+    lines: tuple[str, ...] = ()
+    digest: str = ""
+    is_new_image: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +88,8 @@ class Jobs:
                 self._spawn(JobKind.PULL, reference, self._pull(reference, progress), progress=progress)
             case CancelPull(reference):
                 work = self._work.get((JobKind.PULL, reference))
-                if work is not None:
+                if work is not None and not work.is_unwanted:
+                    work.is_unwanted = True
                     work.task.cancel()
             case Run():
                 self._spawn(JobKind.RUN, action.slot, self._run(action), wish=action.want.key)
@@ -84,35 +97,36 @@ class Jobs:
                 self._spawn(JobKind.START, action.slot, self._start(action))
             case Stop():
                 self._spawn(JobKind.STOP, action.slot, self._stop(action), wish=action.failed_key or "")
+            case Prune():
+                self._spawn(JobKind.PRUNE, action.digest, self._prune(action))
 
     def _spawn(
         self,
         kind: JobKind,
         key: str,
-        work: Coroutine[Any, Any, tuple[str, ...]],
+        work: Coroutine[Any, Any, _Yield],
         *,
         wish: str = "",
         progress: PullProgress | None = None,
     ) -> None:
-        slot_busy = kind is not JobKind.PULL and any(
-            other is not JobKind.PULL and at == key for other, at in self._work
-        )
+        slot_busy = kind in _OF_A_SLOT and any(other in _OF_A_SLOT and at == key for other, at in self._work)
         if slot_busy or (kind, key) in self._work:
             work.close()
             return
         task = self.group.create_task(self._guarded(kind, key, work, wish), name=f"{kind} {key}")
         self._work[kind, key] = _Work(task, time.monotonic(), progress)
 
-    async def _guarded(self, kind: JobKind, key: str, work: Coroutine[Any, Any, tuple[str, ...]], wish: str) -> None:
+    async def _guarded(self, kind: JobKind, key: str, work: Coroutine[Any, Any, _Yield], wish: str) -> None:
         result = JobResult(kind, key, wish)
         try:
-            result = JobResult(kind, key, wish, lines=await work)
+            got = await work
+            result = JobResult(kind, key, wish, lines=got.lines, digest=got.digest, is_new_image=got.is_new_image)
         except asyncio.CancelledError:
             current = asyncio.current_task()
-            if kind is JobKind.PULL and current is not None and current.uncancel() == 0:
-                log.info("image.pull_cancelled", image=key)
-                return
-            raise
+            if current is None or not self._work[kind, key].is_unwanted or current.uncancel() > 0:
+                raise
+            log.info("image.pull_cancelled", image=key)
+            return
         except TidegateError as exc:
             result = JobResult(kind, key, wish, error=str(exc), transient=isinstance(exc, TransientError))
             log.warning("job.failed", job=kind, key=key, error=str(exc), transient=result.transient)
@@ -124,40 +138,38 @@ class Jobs:
         self._results.append(result)
         self.wake(f"{kind} ended")
 
-    async def _pull(self, reference: ImageReference, progress: PullProgress) -> tuple[str, ...]:
+    async def _pull(self, reference: ImageReference, progress: PullProgress) -> _Yield:
         began = time.monotonic()
-        digest = await self.docker.pull(reference, progress, self.app.knobs.image_pull_timeout)
-        self._images[reference] = digest
-        log.info("image.pulled", image=reference, digest=digest, duration_s=round(time.monotonic() - began, 2))
-        return ()
+        pulled = await pull_image(self.docker, reference, progress, self.app.knobs.image_pull_timeout)
+        self._images[reference] = pulled.digest
+        duration_s = round(time.monotonic() - began, 2)
+        log.info("image.pulled", image=reference, digest=pulled.digest, duration_s=duration_s)
+        return _Yield(digest=pulled.digest, is_new_image=pulled.is_new)
 
-    async def _run(self, action: Run) -> tuple[str, ...]:
+    async def _run(self, action: Run) -> _Yield:
         want = action.want
         spec = want.spec or self.app.default_spec
         release = Release(want.reference, action.digest, spec, want.generation)
         await self.docker.ensure_network()
-        await self._have_image(want.reference, action.digest)
+        await have_image(self.docker, want.reference, action.digest, self.app.knobs.image_pull_timeout)
         container = await self.docker.run(RunRequest(action.slot, release, action.tenancy))
         log.info("container.started", slot=action.slot, image=want.reference, container=container[:12])
-        return ()
+        return _Yield()
 
-    async def _have_image(self, reference: ImageReference, digest: Digest) -> None:
-        """Pull by digest an image that was removed since it was resolved."""
-        by_digest = pinned(reference, digest)
-        for name in (by_digest, reference):
-            if await self.docker.local_digest(name) == digest:
-                return
-        await self.docker.pull(by_digest, PullProgress(), self.app.knobs.image_pull_timeout)
-
-    async def _start(self, action: Start) -> tuple[str, ...]:
+    async def _start(self, action: Start) -> _Yield:
         await self.docker.ensure_network()
         await self.docker.start(action.container)
         log.info("container.restarted", slot=action.slot, container=action.container[:12], reason=action.why)
-        return ()
+        return _Yield()
 
-    async def _stop(self, action: Stop) -> tuple[str, ...]:
+    async def _stop(self, action: Stop) -> _Yield:
         lines = tuple(await self.docker.tail(action.container)) if action.failed_key else ()
         await self.docker.stop(action.container, action.grace_s)
         await self.docker.remove(action.container)
         log.info("container.removed", slot=action.slot, container=action.container[:12], reason=action.why)
-        return lines
+        return _Yield(lines)
+
+    async def _prune(self, action: Prune) -> _Yield:
+        await prune_image(self.docker, action.reference, action.digest)
+        log.info("image.removed", image=action.reference, digest=action.digest)
+        return _Yield()

@@ -37,7 +37,7 @@ async def follow_docker(docker: DockerPort, observer: Observer, wake: Wake) -> N
         await asyncio.sleep(RECONNECT_S)
 
 
-async def follow_haproxy(ask: Callable[[], Awaitable[Worker]], wake: Wake) -> None:
+async def follow_haproxy(ask: Callable[[], Awaitable[Worker]], wake: Wake, *, poll_s: float = HAPROXY_POLL_S) -> None:
     """Wake when HAProxy's worker changes, goes away or comes back."""
     known: Worker | None = None
     was_asked = False
@@ -46,11 +46,11 @@ async def follow_haproxy(ask: Callable[[], Awaitable[Worker]], wake: Wake) -> No
             worker: Worker | None = await ask()
         except TidegateError as exc:
             worker = None
-            if known is not None:
+            if known is not None or not was_asked:
                 log.warning("haproxy.lost", error=str(exc))
         if was_asked and worker != known:
             if worker is not None:
                 log.info("haproxy.started", pid=worker.pid)
             wake.call("haproxy")
         known, was_asked = worker, True
-        await asyncio.sleep(HAPROXY_POLL_S)
+        await asyncio.sleep(poll_s)

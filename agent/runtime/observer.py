@@ -1,11 +1,12 @@
 """One look at the host: containers, HAProxy, probes and jobs, put into the core's words."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from agent.adapters.probe import Prober
 from agent.core.errors import TidegateError
-from agent.core.observed import Container, Observed, Proxy, Unavailable
+from agent.core.observed import Container, Disk, Observed, Proxy, Unavailable
 from agent.runtime.jobs import Jobs
 from agent.runtime.ports import DockerPort, ProxyPort
 
@@ -21,12 +22,15 @@ class Observer:
     proxy: ProxyPort
     prober: Prober
     jobs: Jobs
+    disk: Callable[[], Disk | None] = lambda: None
     _listed: tuple[Container, ...] | None = field(default=None)
     _listed_at: float = 0.0
+    _changes: int = 0
 
     def containers_changed(self) -> None:
         """Forget the list: an event came, a job ended, or the event stream was lost."""
         self._listed = None
+        self._changes += 1
 
     async def observe(self, *, fresh: bool = False) -> Observed:
         """
@@ -48,17 +52,21 @@ class Observer:
             jobs=self.jobs.under_way(),
             images=ended.images if ended else {},
             results=ended.results if ended else (),
+            disk=self.disk(),
         )
 
     async def _containers(self) -> tuple[Container, ...] | Unavailable:
         now = asyncio.get_running_loop().time()
         if self._listed is not None and now - self._listed_at < LIST_AGAIN_S:
             return self._listed
+        changes = self._changes
         try:
             listing = await self.docker.containers()
         except TidegateError as exc:
             return Unavailable(str(exc))
-        self._listed, self._listed_at = listing.containers, now
+        # A list that was under way when something changed may be of before: it is used, not kept.
+        if changes == self._changes:
+            self._listed, self._listed_at = listing.containers, now
         return listing.containers
 
     async def _proxy(self) -> Proxy | Unavailable:

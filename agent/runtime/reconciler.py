@@ -3,13 +3,13 @@
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 
 from agent.adapters.journal import Journal
 from agent.adapters.probe import Prober, ProbeTarget
-from agent.core.actions import CancelPull, Pull, Run, Start, Stop
+from agent.core.actions import Action, CancelPull, Pull, Run, Start, Stop
 from agent.core.app import App
 from agent.core.decide import decide
 from agent.core.draft import Situation
@@ -18,8 +18,8 @@ from agent.core.judgement import BootState, Judged, judge
 from agent.core.keys import Known, Outcome, Unknown
 from agent.core.memory import Baseline, Memory
 from agent.core.names import NodeName
-from agent.core.observed import Observed, Unavailable
-from agent.core.plan import Plan, ProbeOrder
+from agent.core.observed import AdminState, Observed, Unavailable
+from agent.core.plan import Plan, ProbeOrder, SlotPhase, SlotView
 from agent.core.recall import recall
 from agent.core.report import HostView
 from agent.runtime.executor import Executor
@@ -27,7 +27,8 @@ from agent.runtime.observer import Observer
 from agent.runtime.wake import Wake
 
 log = structlog.get_logger()
-RETRY_S = 0.5
+RETRY_S, RETRY_MAX_S = 0.5, 15.0
+SAY_AGAIN_S = 60.0
 CONFIRMED_EVERY_S = 600.0
 """The journal's 'confirmed' time moves this often at most: it would be written at each reading otherwise."""
 
@@ -70,6 +71,12 @@ class Reconciler:
     _began: float = field(default_factory=time.monotonic)
     _confirmed: bool = False
     _shown: str = ""
+    _done: tuple[Action, ...] = ()
+    """What the last tick did."""
+    _said: tuple[tuple[Action, ...], str | None] = ((), None)
+    """What the last `tick.completed` said, and below, when: a step that is refused is tried often and told seldom."""
+    _said_at: float = float("-inf")
+    _journal_problem: str = ""
 
     def read(self, outcome: Outcome) -> None:
         """Take what the watcher read; the next tick acts on it."""
@@ -83,17 +90,21 @@ class Reconciler:
         self.wake.call("leave" if leaving else "return")
 
     async def run(self) -> None:
-        """Tick for ever; a tick that breaks is logged and made again."""
+        """Tick for ever; a tick that breaks is logged and made again, after a growing pause."""
+        pause = RETRY_S
         while True:
             try:
                 look_again_at = await self.tick()
             except TidegateError as exc:
                 log.warning("tick.failed", error=str(exc))
-                look_again_at = time.monotonic() + RETRY_S
             except Exception:
                 log.exception("tick.broke")
-                look_again_at = time.monotonic() + RETRY_S
-            await self.wake.wait(look_again_at - time.monotonic())
+            else:
+                pause = RETRY_S
+                await self.wake.wait(look_again_at - time.monotonic())
+                continue
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, RETRY_MAX_S)
 
     async def tick(self) -> float:
         """Look, decide, act, remember, report; return when to look again (monotonic seconds)."""
@@ -105,18 +116,34 @@ class Reconciler:
         else:
             # What was planned did not all happen: keep only what was seen.
             memory = recall(self.memory, look.observed, look.judged.desired, time.monotonic())
+            look = _as_seen(look, failure)
         # `leaving` is set from outside, perhaps while this tick was at work.
         self.memory = memory.but(
             baseline=_coarse(self.memory.baseline, look.judged.baseline), leaving=self.memory.leaving
         )
-        await asyncio.to_thread(self.journal.save, self.memory)
+        failure = await self._save() or failure
         self._probe(look)
         self._publish(look, failure)
         self.ticked_at = time.monotonic()
-        if failure is not None:
-            return self.ticked_at + RETRY_S
         acted = any(not isinstance(action, Pull | CancelPull | Run | Start | Stop) for action in plan.actions)
+        # The same once more: it was done and cannot be seen. Trying at once again and again would help nobody.
+        again = acted and plan.actions == self._done
+        self._done = plan.actions
+        if failure is not None or again:
+            return self.ticked_at + RETRY_S
         return self.ticked_at if acted else min(plan.look_again_at, self._boot_wait_ends())
+
+    async def _save(self) -> str | None:
+        """Write the journal; return what went wrong. The host goes on without: only a restart would miss it."""
+        try:
+            await asyncio.to_thread(self.journal.save, self.memory)
+        except TidegateError as exc:
+            if self._journal_problem != str(exc):
+                log.warning("tick.failed", error=str(exc))
+            self._journal_problem = str(exc)
+            return self._journal_problem
+        self._journal_problem = ""
+        return None
 
     def _boot_wait_ends(self) -> float:
         """Return when a host that still waits for Consul may go by its journal; infinity afterwards."""
@@ -153,14 +180,16 @@ class Reconciler:
             await self.executor.apply(plan.actions)
         except TidegateError as exc:
             failure = str(exc)
-        event = log.warning if failure else log.info
-        event(
-            "tick.completed",
-            app=self.app.name,
-            actions=[str(action) for action in plan.actions],
-            error=failure,
-            duration_s=round(time.monotonic() - began, 4),
-        )
+        if (plan.actions, failure) != self._said or time.monotonic() - self._said_at >= SAY_AGAIN_S:
+            self._said, self._said_at = (plan.actions, failure), time.monotonic()
+            event = log.warning if failure else log.info
+            event(
+                "tick.completed",
+                app=self.app.name,
+                actions=[str(action) for action in plan.actions],
+                error=failure,
+                duration_s=round(time.monotonic() - began, 4),
+            )
         return failure
 
     def _probe(self, look: "_Look") -> None:
@@ -190,10 +219,30 @@ class Reconciler:
     def _publish(self, look: "_Look", failure: str | None) -> None:
         self.view = self._view(look, failure)
         self.on_view(self.view)
-        summary = self.view.summary
-        if summary != self._shown:
-            log.info("phase.changed", app=self.app.name, was=self._shown, now=summary)
-            self._shown = summary
+        phases = _phases(self.view)
+        if phases != self._shown:
+            log.info("phase.changed", app=self.app.name, was=self._shown, now=phases)
+            self._shown = phases
+
+
+def _as_seen(look: _Look, failure: str) -> _Look:
+    """Show what HAProxy was seen to do where the plan shows what a step, perhaps the failed one, was to change."""
+    proxy, views = look.observed.proxy, dict(look.plan.views)
+    if isinstance(proxy, Unavailable):
+        return look
+    for slot, server in proxy.servers.items():
+        is_ready, phase = server.admin is AdminState.READY, views[slot].phase
+        if phase is SlotPhase.SERVING and not is_ready:
+            views[slot] = SlotView(SlotPhase.CHECKING, failure)
+        elif phase in {SlotPhase.DRAINING, SlotPhase.LEAVING} and is_ready:
+            views[slot] = SlotView(SlotPhase.SERVING, failure)
+    return replace(look, plan=replace(look.plan, views=views))
+
+
+def _phases(view: HostView) -> str:
+    """Return what each slot does in as few words as there are: ``blue serving, green pulling``."""
+    shown = (f"{slot} {slot_view.phase}" for slot, slot_view in sorted(view.plan.views.items()))
+    return ", ".join(shown) + (", holding page" if view.plan.memory.holding else "")
 
 
 def _coarse(before: Baseline, after: Baseline) -> Baseline:

@@ -1,0 +1,136 @@
+"""Images and disk: what is removed, what never is, and when a pull waits."""
+
+from dataclasses import replace
+
+import pytest
+
+from agent.core.actions import Prune, Pull
+from agent.core.app import App, Knobs
+from agent.core.decide import decide
+from agent.core.desired import Desired, Want
+from agent.core.draft import Situation
+from agent.core.memory import Memory, PulledImage
+from agent.core.names import ContainerId, Digest, ImageReference, Pin, ReleaseId, SlotName
+from agent.core.observed import (
+    AdminState,
+    Container,
+    ContainerState,
+    Disk,
+    Gate,
+    Job,
+    JobKind,
+    JobResult,
+    Observed,
+    Proxy,
+    Server,
+    Worker,
+)
+from agent.core.plan import Plan, SlotPhase
+
+APP = App.model_validate({"name": "shop", "knobs": Knobs(keep_releases=2)})
+
+
+def _digest(name: str) -> Digest:
+    return Digest(f"sha256:{name * 64}")
+
+
+def _server(admin: AdminState) -> Server:
+    up = admin is AdminState.READY
+    return Server(admin, "UP" if up else "MAINT", "L7OK" if up else "", "", 0, 0, 5.0)
+
+
+OBSERVED = Observed(
+    containers=(
+        Container(
+            id=ContainerId("c" * 64),
+            slot=SlotName.BLUE,
+            reference=ImageReference("app:a"),
+            digest=_digest("a"),
+            release=ReleaseId("a" * 12),
+            pin=Pin("a" * 12),
+            generation=0,
+            tenancy=1,
+            state=ContainerState.RUNNING,
+        ),
+    ),
+    proxy=Proxy(
+        worker=Worker(1, 1),
+        servers={SlotName.BLUE: _server(AdminState.READY), SlotName.GREEN: _server(AdminState.MAINT)},
+        pins={SlotName.BLUE: Pin("a" * 12)},
+        pins_saved=True,
+        gate=Gate.OPEN,
+        gate_saved=True,
+        old_workers=0,
+        state_saved=True,
+    ),
+    health={},
+    jobs=(),
+    images={},
+)
+SERVES_A = Desired(Want(ImageReference("app:a"), key="app:a#1"))
+
+
+def _pulled(*names: str) -> Memory:
+    images = (PulledImage(reference=ImageReference(f"app:{name}"), digest=_digest(name)) for name in names)
+    return Memory(pulled=tuple(images))
+
+
+def _plan(memory: Memory, observed: Observed = OBSERVED, desired: Desired = SERVES_A, now: float = 100.0) -> Plan:
+    return decide(Situation(APP, observed, desired, memory, now))
+
+
+def test_the_oldest_image_beyond_keep_releases_is_removed() -> None:
+    """Of ours, one at a time, the oldest first."""
+    assert _plan(_pulled("d", "e", "f", "b")).actions == (Prune(ImageReference("app:d"), _digest("d")),)
+
+
+def test_keep_releases_images_stay() -> None:
+    """Nothing is removed while there are no more than that."""
+    assert _plan(_pulled("e", "f")).actions == ()
+
+
+def test_an_image_in_a_slot_is_never_removed() -> None:
+    """However old it is."""
+    assert _plan(_pulled("a", "e", "f")).actions == ()
+
+
+def test_nothing_is_removed_while_a_job_is_under_way() -> None:
+    """A pull or a start may be about to need it."""
+    observed = replace(OBSERVED, jobs=(Job(JobKind.PULL, "app:a", 1.0),))
+    assert not [action for action in _plan(_pulled("d", "e", "f"), observed).actions if isinstance(action, Prune)]
+
+
+def test_a_refused_removal_is_tried_again_an_hour_later() -> None:
+    """Another container uses the image: it stays in the books."""
+    refused = JobResult(JobKind.PRUNE, _digest("d"), error="image is being used")
+    plan = _plan(_pulled("d", "e", "f"), replace(OBSERVED, results=(refused,)))
+    assert plan.actions == ()
+    assert plan.memory.pulled[0].retry_at == 3700.0
+    assert _plan(plan.memory, now=3701.0).actions == (Prune(ImageReference("app:d"), _digest("d")),)
+
+
+def test_a_removed_image_is_forgotten() -> None:
+    """Its result ends the matter."""
+    done = JobResult(JobKind.PRUNE, _digest("d"))
+    assert [
+        image.reference for image in _plan(_pulled("d", "e"), replace(OBSERVED, results=(done,))).memory.pulled
+    ] == ["app:e"]
+
+
+@pytest.mark.parametrize(("is_new", "known"), [(True, ["app:b"]), (False, [])])
+def test_only_an_image_that_our_pull_brought_is_ours(is_new: bool, known: list[str]) -> None:
+    """One that was there before is another tool's."""
+    result = JobResult(JobKind.PULL, "app:b", digest=_digest("b"), is_new_image=is_new)
+    memory = _plan(Memory(), replace(OBSERVED, results=(result,))).memory
+    assert [image.reference for image in memory.pulled] == known
+
+
+def test_a_pull_waits_for_disk_space_with_the_reason() -> None:
+    """And begins when there is enough."""
+    wants_b = replace(SERVES_A, hold=Want(ImageReference("app:b"), key="app:b#2"))
+    low = _plan(Memory(), replace(OBSERVED, disk=Disk(10, 20)), wants_b)
+    assert low.actions == ()
+    assert low.views[SlotName.GREEN].phase is SlotPhase.WAITING
+    assert "disk space" in low.views[SlotName.GREEN].reason
+    enough = _plan(Memory(), replace(OBSERVED, disk=Disk(20, 20)), wants_b)
+    assert enough.actions == (Pull(ImageReference("app:b")),)
