@@ -108,6 +108,21 @@ def doctor(config: Config = None, as_json: Json = False) -> None:
 
 
 @cli.command()
+def adopt(
+    reason: Annotated[str, typer.Option("--reason", help="Why, for the audit entry.")],
+    config: Config = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Accept a state of Consul that went back (a restored snapshot): hosts follow active/image as it is now."""
+    import asyncio
+
+    from agent.cli.adopt import adopt as accept
+    from agent.config import load
+
+    asyncio.run(accept(load(config), reason=reason, yes=yes))
+
+
+@cli.command()
 def leave(config: Config = None, api_port: Port = None) -> None:
     """Take this host out of traffic: its load-balancer health turns 503; open visits go on."""
     from agent.cli.client import ask

@@ -1,0 +1,47 @@
+"""What `tidegate adopt` writes, and that a host which held a state that went back then follows it."""
+
+import pytest
+
+from agent.core.adoption import adopt
+from agent.core.desired import Want
+from agent.core.errors import PermanentError
+from agent.core.judgement import BootState, judge
+from agent.core.keys import ABSENT, Invalid, KeySnapshot, Known, Present
+from agent.core.memory import Baseline, KeyMemory
+from agent.core.names import ImageReference, NodeName
+from agent.core.record import read_record
+
+BOOT = BootState(is_running=True, confirmed=True, waited_s=100.0)
+NODE = NodeName("web-1")
+
+
+def test_the_generation_is_above_every_one_seen() -> None:
+    """Of the record and of all reports, whatever else these hold; junk counts as none."""
+    snapshot = KeySnapshot(active=Present("app:a", 5), rollout=Present('{"generation": 3}', 4))
+    made = adopt(snapshot, ['{"generation": 7, "v": 99}', "junk", "{}"], author="me", reason="restored", at="now")
+    record = read_record(made.record)
+    assert (made.generation, record.generation, record.phase.is_terminal) == (8, 8, True)
+
+
+@pytest.mark.parametrize("active", [ABSENT, Invalid("key cs90/active/image is empty")])
+def test_without_a_usable_active_image_there_is_nothing_to_adopt(active: Invalid) -> None:
+    """The message says what to do first."""
+    with pytest.raises(PermanentError, match="set it first"):
+        adopt(KeySnapshot(active=active), [], author="me", reason="", at="now")
+
+
+def test_a_host_that_held_a_state_that_went_back_follows_it_once_adopted() -> None:
+    """Another value with a lower index is held; with the adopted record it is followed."""
+    baseline = Baseline(active=KeyMemory(value="app:b", modify_index=30))
+    restored = KeySnapshot(active=Present("app:a", 12))
+    held = judge(Known(restored), baseline, NODE, BOOT)
+    assert isinstance(held.desired.serve, Want)
+    assert held.desired.serve.reference == ImageReference("app:b")
+    assert "tidegate adopt" in " ".join(held.desired.notes)
+    made = adopt(restored, [], author="me", reason="restored", at="now")
+    followed = judge(
+        Known(KeySnapshot(active=Present("app:a", 12), rollout=Present(made.record, 40))), held.baseline, NODE, BOOT
+    )
+    assert isinstance(followed.desired.serve, Want)
+    assert followed.desired.serve.reference == ImageReference("app:a")
+    assert followed.desired.notes == ()
