@@ -167,8 +167,9 @@ class Monitor:
             return True
         record = world.consul.record
         forward = record is not None and record.phase in FORWARD
-        if record is not None and record.phase in BACKWARD and record.target is not None:
-            return held.release == record.target.release or to.tenancy < held.tenancy
+        back = record.target if record is not None and record.phase in BACKWARD else None
+        if back is not None and held.release == back.release:
+            return True
         if to.tenancy < held.tenancy and not forward:
             return True
         left = self.left_ready.get(held.id)
