@@ -19,7 +19,7 @@ from agent.core.memory import Failure, Memory, SlotMemory
 
 JOURNAL_VERSION = 1
 BOOT_FILE = Path("/proc/sys/kernel/random/boot_id")
-_TIMES_OF_SLOT = ("busy_at", "checking_since", "drain_since", "leave_since", "restart_at", "running_since")
+_TIMES_OF_SLOT = ("busy_at", "checking_since", "drain_since", "leave_since", "restart_at")
 
 
 @dataclass(frozen=True, slots=True)

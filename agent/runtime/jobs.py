@@ -2,9 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import structlog
 
@@ -85,41 +84,47 @@ class Jobs:
         match action:
             case Pull(reference):
                 progress = PullProgress()
-                self._spawn(JobKind.PULL, reference, self._pull(reference, progress), progress=progress)
+                self._spawn(JobKind.PULL, reference, lambda: self._pull(reference, progress), progress=progress)
             case CancelPull(reference):
                 work = self._work.get((JobKind.PULL, reference))
                 if work is not None and not work.is_unwanted:
                     work.is_unwanted = True
                     work.task.cancel()
             case Run():
-                self._spawn(JobKind.RUN, action.slot, self._run(action), wish=action.want.key)
+                self._spawn(JobKind.RUN, action.slot, lambda: self._run(action), wish=action.want.key)
             case Start():
-                self._spawn(JobKind.START, action.slot, self._start(action))
+                self._spawn(JobKind.START, action.slot, lambda: self._start(action))
             case Stop():
-                self._spawn(JobKind.STOP, action.slot, self._stop(action), wish=action.failed_key or "")
+                self._spawn(JobKind.STOP, action.slot, lambda: self._stop(action), wish=action.failed_key or "")
             case Prune():
-                self._spawn(JobKind.PRUNE, action.digest, self._prune(action))
+                self._spawn(JobKind.PRUNE, action.digest, lambda: self._prune(action))
 
     def _spawn(
         self,
         kind: JobKind,
         key: str,
-        work: Coroutine[Any, Any, _Yield],
+        work: Callable[[], Awaitable[_Yield]],
         *,
         wish: str = "",
         progress: PullProgress | None = None,
     ) -> None:
         slot_busy = kind in _OF_A_SLOT and any(other in _OF_A_SLOT and at == key for other, at in self._work)
         if slot_busy or (kind, key) in self._work:
-            work.close()
             return
         task = self.group.create_task(self._guarded(kind, key, work, wish), name=f"{kind} {key}")
-        self._work[kind, key] = _Work(task, time.monotonic(), progress)
+        begun = self._work[kind, key] = _Work(task, time.monotonic(), progress)
 
-    async def _guarded(self, kind: JobKind, key: str, work: Coroutine[Any, Any, _Yield], wish: str) -> None:
+        def forget(_: asyncio.Task[None]) -> None:
+            # A task that is cancelled before its first step never comes to its own end.
+            if self._work.get((kind, key)) is begun:
+                del self._work[kind, key]
+
+        task.add_done_callback(forget)
+
+    async def _guarded(self, kind: JobKind, key: str, work: Callable[[], Awaitable[_Yield]], wish: str) -> None:
         result = JobResult(kind, key, wish)
         try:
-            got = await work
+            got = await work()
             result = JobResult(kind, key, wish, lines=got.lines, digest=got.digest, is_new_image=got.is_new_image)
         except asyncio.CancelledError:
             current = asyncio.current_task()
