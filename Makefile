@@ -10,9 +10,12 @@ export TIDEGATE_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tidegate
 export KEEP
 
 STAGES := $(PY) -m tests.lab.stages --budget-s $(TEST_BUDGET_S)
-PYTEST_UNIT := $(PY) -m pytest -q -m "not real and not full"
-PYTEST_REAL := tests/lab/with-docker.sh $(PY) -m pytest -q -m "real and not full"
-PYTEST_FULL := tests/lab/with-docker.sh $(PY) -m pytest -q -m "full"
+WITH_DOCKER := tests/lab/with-docker.sh $(PY) -m tests.lab.with_docker
+PYTEST_UNIT := $(PY) -m pytest -q -n 2 -m "not real and not full"
+# The contract suites mostly wait and share the machine; what sends traffic has it alone.
+PYTEST_CONTRACT := $(PY) -m pytest -q -n 2 -m "real and not full" --ignore tests/host
+PYTEST_HOST := $(PY) -m pytest -q -m "real and not full" tests/host
+PYTEST_FULL := $(PY) -m pytest -q -m full --timeout 900
 
 .PHONY: help setup venv demo test test-all check bench clean
 
@@ -36,10 +39,11 @@ check: venv ## format, lint, types, import layers, unit tests (under 90 s, no se
 	@$(PYTEST_UNIT)
 
 test: setup ## check, then everything on the real servers
-	@$(STAGES) "check=$(MAKE) --no-print-directory check" 'real=$(PYTEST_REAL)'
+	@$(STAGES) "check=$(MAKE) --no-print-directory check" \
+		'real=$(WITH_DOCKER) sh -c "$(subst ",\",$(PYTEST_CONTRACT)) && $(subst ",\",$(PYTEST_HOST))"'
 
 test-all: test ## test, then the long runs
-	@$(PYTEST_FULL)
+	@$(WITH_DOCKER) $(PYTEST_FULL)
 
 bench: setup ## measure speed and memory
 	@tests/lab/with-docker.sh $(PY) -m tests.bench

@@ -80,6 +80,7 @@ def container(shown: Mapping[str, Any]) -> Container:
         state=status,
         exit_code=state["ExitCode"] if status in _ENDED else None,
         started_at="" if state["StartedAt"] == _NEVER else state["StartedAt"],
+        stop_grace_s=shown["Config"].get("StopTimeout"),
         error="killed: out of memory" if state.get("OOMKilled") and status in _ENDED else plain(state["Error"]),
     )
 

@@ -101,7 +101,7 @@ def revive(draft: Draft, slot: SlotName, tenant: Container) -> None:
 
 
 def _stop(draft: Draft, slot: SlotName, tenant: Container, reason: str) -> None:
-    grace_s = draft.at.app.knobs.stop_grace_period
+    grace_s = draft.at.app.knobs.stop_grace_period if tenant.stop_grace_s is None else tenant.stop_grace_s
     draft.jobs.append(Stop(slot, tenant.id, grace_s, reason, draft.slot(slot).failed_key))
     draft.show(slot, SlotPhase.STOPPING, reason)
     draft.look(draft.now + BUSY_POLL_S)

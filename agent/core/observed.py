@@ -50,6 +50,8 @@ class Container:
     """Docker's time of the last start; changes with every start, compared for equality only."""
     error: str = ""
     """Docker's own error of the last start, or 'killed: out of memory'."""
+    stop_grace_s: float | None = None
+    """Time between its stop signal and SIGKILL, as its spec had it; None: the app's knob."""
 
     @property
     def is_running(self) -> bool:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from agent.core.actions import Prune, Pull
+from agent.core.actions import Prune, Pull, Stop
 from agent.core.app import App, Knobs
 from agent.core.decide import decide
 from agent.core.desired import Desired, Want
@@ -134,3 +134,13 @@ def test_a_pull_waits_for_disk_space_with_the_reason() -> None:
     assert "disk space" in low.views[SlotName.GREEN].reason
     enough = _plan(Memory(), replace(OBSERVED, disk=Disk(20, 20)), wants_b)
     assert enough.actions == (Pull(ImageReference("app:b")),)
+
+
+def test_a_container_is_stopped_with_the_grace_of_its_own_spec() -> None:
+    """The spec's, as Docker keeps it; the app's knob only where the spec said nothing."""
+    (serving,) = OBSERVED.containers if isinstance(OBSERVED.containers, tuple) else ()
+    old = replace(serving, slot=SlotName.GREEN, id=ContainerId("d" * 64), reference=ImageReference("app:old"))
+    for own, expected in ((42.0, 42.0), (None, APP.knobs.stop_grace_period)):
+        observed = replace(OBSERVED, containers=(serving, replace(old, stop_grace_s=own)))
+        stops = [action for action in _plan(Memory(), observed).actions if isinstance(action, Stop)]
+        assert [stop.grace_s for stop in stops] == [expected]
