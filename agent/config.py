@@ -100,6 +100,13 @@ class ApiSettings(_Section):
     """Loopback port of health, status, plan and metrics."""
 
 
+def _exactly_one(apps: tuple[App, ...]) -> tuple[App, ...]:
+    if len(apps) != 1:
+        msg = f"a host has exactly one app, for now; {len(apps)} are set"
+        raise ValueError(msg)
+    return apps
+
+
 class Settings(BaseSettings):
     """Everything ``tidegate agent`` needs to know."""
 
@@ -124,7 +131,7 @@ class Settings(BaseSettings):
     """How to reach HAProxy."""
     api: ApiSettings = ApiSettings()
     """The agent's own HTTP API."""
-    apps: Annotated[tuple[App, ...], Field(min_length=1, max_length=1)]
+    apps: Annotated[tuple[App, ...], AfterValidator(_exactly_one)]
     """The apps of this host; one, for now."""
     boot_wait: Duration = 60.0
     """How long a host that runs nothing waits for Consul before it goes by its journal."""

@@ -43,7 +43,7 @@ from agent.runtime.reporter import Reporter
 from agent.runtime.wake import Wake
 
 log = structlog.get_logger()
-LAST_REPORT_S = 2.0
+LAST_REPORT_S = 1.5
 API_CLOSE_S = 0.5
 """Time for answers under way at the end."""
 
