@@ -26,7 +26,8 @@ def ask(port: int, method: str, path: str) -> Any:
         with _DIRECT.open(request, timeout=DEADLINE_S) as reply:
             return json.load(reply)
     except urllib.error.HTTPError as exc:
-        words = exc.read(500).decode(errors="replace").strip()
+        with exc:
+            words = exc.read(500).decode(errors="replace").strip()
         raise TransientError(f"the agent at {url} answered {exc.code}: {words}") from exc
     except (http.client.HTTPException, ValueError) as exc:
         raise TransientError(f"what answers at {url} is no Tidegate agent (--api-port names another port)") from exc

@@ -17,7 +17,9 @@ HAPROXY_POLL_S = 1.0
 RECONNECT_S = 1.0
 
 
-async def follow_docker(docker: DockerPort, observer: Observer, wake: Wake) -> None:
+async def follow_docker(
+    docker: DockerPort, observer: Observer, wake: Wake, *, reconnect_s: float = RECONNECT_S
+) -> None:
     """Wake at each event of our containers; while the stream is away every look lists them anew."""
     is_away = False
     while True:
@@ -34,7 +36,7 @@ async def follow_docker(docker: DockerPort, observer: Observer, wake: Wake) -> N
             is_away = True
             observer.containers_changed()
             wake.call("docker lost")
-        await asyncio.sleep(RECONNECT_S)
+        await asyncio.sleep(reconnect_s)
 
 
 async def follow_haproxy(ask: Callable[[], Awaitable[Worker]], wake: Wake, *, poll_s: float = HAPROXY_POLL_S) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from agent.core.report import NodeReport
@@ -110,17 +111,11 @@ async def _end(process: ServerProcess) -> tuple[int, float]:
 
 
 async def _status(bench: Bench) -> NodeReport:
-    def fetch() -> str:
-        done = subprocess.run(
-            [TIDEGATE, "status", "--json", "--api-port", str(bench.port)],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-        return done.stdout
-
-    return NodeReport.model_validate_json(await asyncio.to_thread(fetch))
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"http://127.0.0.1:{bench.port}/v1/status") as reply,
+    ):
+        return NodeReport.model_validate_json(await reply.text())
 
 
 async def test_an_agent_without_docker_and_haproxy_starts_says_so_and_ends_in_time(bench: Bench) -> None:
@@ -183,11 +178,10 @@ async def test_a_second_agent_on_the_same_port_ends_before_it_does_anything(benc
         assert (await _status(bench)).node == "web-1"
 
 
-@pytest.mark.parametrize("place", ["/proc/no/state", "file/state"])
-async def test_a_state_directory_that_cannot_be_written_is_named(bench: Bench, place: str) -> None:
+async def test_a_state_directory_that_cannot_be_written_is_named(bench: Bench) -> None:
     """One line, exit code 1."""
     (bench.home / "file").write_text("")
-    state = place if place.startswith("/") else f"{bench.home}/{place}"
+    state = f"{bench.home}/file/state"
     bench.config.write_text(bench.config.read_text().replace(f'{bench.home}/state"', f'{state}"', 1))
     done = await asyncio.to_thread(bench.once)
     assert done.returncode == 1

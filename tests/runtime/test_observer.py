@@ -152,7 +152,7 @@ async def test_a_lost_docker_is_noticed_told_once_and_noticed_when_it_returns() 
     with capture_logs() as logs:
         async with bench() as at:
             at.daemon.away = True
-            at.group.create_task(follow_docker(at.docker, at.observer, at.wake))
+            at.group.create_task(follow_docker(at.docker, at.observer, at.wake, reconnect_s=0.05))
             assert await at.woken() == {"docker lost"}
             assert await at.woken() == {"docker lost"}
             at.daemon.away = False
