@@ -103,7 +103,10 @@ async def run_agent(settings: Settings) -> None:
                 group.create_task(_serve_api(outside, loop, runner), name="api")
         except* _Stopped:
             notifier.stopping()
-            await reporter.last(LAST_REPORT_S)
+            # In a task of its own: in Python before 3.11.4 this one still counts as cancelled by the group above,
+            # and a deadline inside it would end as a cancellation.
+            async with asyncio.TaskGroup() as last:
+                last.create_task(reporter.last(LAST_REPORT_S), name="last report")
             log.info("agent.stopped")
 
 
