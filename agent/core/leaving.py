@@ -8,6 +8,7 @@ from agent.core.observed import AdminState, Container, ContainerState, Server
 from agent.core.plan import SlotPhase
 
 DRAIN_POLL_S = 1.0
+BUSY_AHEAD_S = 5.0
 EMPTYING_POLL_S = 0.02
 """facts/haproxy: poll every 20 ms after maint; 0 errors when the container ends at the first empty look."""
 
@@ -126,11 +127,15 @@ def _quiet_for(draft: Draft, slot: SlotName, server: Server) -> float:
     Return the seconds since a visitor was last seen on it: also one of an old worker's, and to the end of a stream.
 
     HAProxy counts from the start of the last request, and a new worker knows nothing of those of the one before it.
+    The time is noted a little ahead, so that a busy slot does not change the journal at each look.
     """
-    if _busy(draft, server) is not None:
-        draft.remember(slot, busy_at=draft.now)
     busy_at = draft.slot(slot).busy_at
-    return server.last_request_age_s if busy_at is None else min(server.last_request_age_s, draft.now - busy_at)
+    if _busy(draft, server) is not None and (busy_at is None or busy_at < draft.now):
+        busy_at = draft.now + min(BUSY_AHEAD_S, draft.at.app.knobs.visit_idle / 10)
+        draft.remember(slot, busy_at=busy_at)
+    if busy_at is None:
+        return server.last_request_age_s
+    return max(0.0, min(server.last_request_age_s, draft.now - busy_at))
 
 
 def _drain_reason(draft: Draft, server: Server, since: float) -> str:

@@ -9,7 +9,7 @@ import structlog
 
 from agent.adapters.journal import Journal
 from agent.adapters.probe import Prober, ProbeTarget
-from agent.core.actions import Action, CancelPull, Pull, Run, Start, Stop
+from agent.core.actions import JobAction
 from agent.core.app import App
 from agent.core.decide import decide
 from agent.core.draft import Situation
@@ -125,7 +125,7 @@ class Reconciler:
         self._probe(look)
         self._publish(look, failure)
         self.ticked_at = time.monotonic()
-        acted = any(not isinstance(action, Pull | CancelPull | Run | Start | Stop) for action in plan.actions)
+        acted = any(not isinstance(action, JobAction) for action in plan.actions)
         # The same once more: it was done and cannot be seen. Trying at once again and again would help nobody.
         again = acted and plan.actions == self._done
         self._done = plan.actions
