@@ -9,7 +9,7 @@ import structlog
 
 from agent.adapters.journal import Journal
 from agent.adapters.probe import Prober, ProbeTarget
-from agent.core.actions import JobAction
+from agent.core.actions import Action, JobAction
 from agent.core.app import App
 from agent.core.decide import decide
 from agent.core.draft import Situation
