@@ -12,7 +12,7 @@ from urllib.parse import quote
 import aiohttp
 
 from tests.lab.ports import free_port
-from tests.lab.process import ServerProcess
+from tests.lab.process import ServerProcess, eventually
 from tests.lab.tools import LabError, run
 
 REQUEST_S = 10
@@ -43,7 +43,8 @@ class ConsulServer:
         (self.home / "consul.json").write_text(json.dumps(self._config(_minor(version))))
         await self.process.start(self._has_leader, deadline_s=20)
         if self.acl:
-            self.token = (await self._api("PUT", "/v1/acl/bootstrap"))["SecretID"]
+            if not await eventually(self._bootstraps, deadline_s=15):
+                raise LabError(f"consul did not bootstrap its ACLs:\n{self.process.log_tail()}")
             await self._api("PUT", "/v1/agent/token/agent", {"Token": self.token})
 
     async def restart(self) -> None:
@@ -116,6 +117,14 @@ class ConsulServer:
         except (aiohttp.ClientError, TimeoutError) as exc:
             raise LabError(f"consul: {method} {path}: no answer: {exc!r}") from exc
         return answer if text or not answer else json.loads(answer)
+
+    async def _bootstraps(self) -> bool:
+        """Take the management token; a server that has just got a leader still answers that its ACLs are old."""
+        try:
+            self.token = (await self._api("PUT", "/v1/acl/bootstrap"))["SecretID"]
+        except LabError:
+            return False
+        return True
 
     async def _has_leader(self) -> bool:
         """A leader that can also serve a consistent read (refused by ACLs counts) takes writes."""

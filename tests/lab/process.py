@@ -97,8 +97,11 @@ class ServerProcess:
             time.sleep(POLL_S)
 
     def pause(self) -> None:
-        """Freeze it (SIGSTOP): its sockets stay open and nobody answers."""
+        """Freeze it (SIGSTOP): its sockets stay open and nobody answers; returns when that is so, 2 s at most."""
         os.killpg(self.pid, signal.SIGSTOP)
+        deadline = time.monotonic() + 2
+        while _states_of(self.pid) - set("TZX") and time.monotonic() < deadline:
+            time.sleep(0.002)
 
     def resume(self) -> None:
         """Let it go on after `pause`."""
@@ -124,12 +127,18 @@ class ServerProcess:
 
 def _group_lives(group: int) -> bool:
     """Say whether a process of *group* runs; orphans that wait for a lazy init to reap them do not count."""
+    return bool(_states_of(group) - set("ZX"))
+
+
+def _states_of(group: int) -> set[str]:
+    """Return the kernel's state letters of the processes in *group*."""
+    states = set()
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             state, _parent, its_group = stat.read_text().rpartition(")")[2].split()[:3]
-            if int(its_group) == group and state not in "ZX":
-                return True
-    return False
+            if int(its_group) == group:
+                states.add(state)
+    return states
 
 
 async def eventually(condition: Condition, *, deadline_s: float) -> bool:
