@@ -53,9 +53,9 @@ class DockerDaemon:
 
     async def free_subnet(self) -> ipaddress.IPv4Network:
         """Return a /24 that no Docker network and no route of this machine uses at the moment."""
-        networks = (await self.cli("network", "ls", "-q")).split()
-        template = "{{range .IPAM.Config}}{{.Subnet}} {{end}}"
-        used = (await self.cli("network", "inspect", "-f", template, *networks)).split()
+        used = " ".join(
+            [await self._subnets_of(name) for name in (await self.cli("network", "ls", "-q")).split()]
+        ).split()
         taken = [ipaddress.IPv4Network(text) for text in used if ":" not in text] + _routes()
         subnets = list(_SUBNETS.subnets(new_prefix=24))
         random.shuffle(subnets)
@@ -63,6 +63,14 @@ class DockerDaemon:
             if not any(subnet.overlaps(other) for other in taken):
                 return subnet
         raise LabError(f"every network in {_SUBNETS} is in use")
+
+    async def _subnets_of(self, network: str) -> str:
+        """Return its subnets; none for one that another test has removed since it was listed."""
+        template = "{{range .IPAM.Config}}{{.Subnet}} {{end}}"
+        try:
+            return await self.cli("network", "inspect", "-f", template, network)
+        except LabError:
+            return ""
 
 
 @asynccontextmanager
