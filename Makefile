@@ -13,8 +13,8 @@ STAGES := $(PY) -m tests.lab.stages --budget-s $(TEST_BUDGET_S)
 WITH_DOCKER := tests/lab/with-docker.sh $(PY) -m tests.lab.with_docker
 PYTEST_UNIT := $(PY) -m pytest -q -n 2 -m "not real and not full"
 # The contract suites mostly wait and share the machine; what sends traffic has it alone.
-PYTEST_CONTRACT := $(PY) -m pytest -q -n 3 -m "real and not full" tests/contract
-PYTEST_HOST := $(PY) -m pytest -q -m "real and not full" tests/runtime tests/host
+PYTEST_CONTRACT := $(PY) -m pytest -q -n 3 -m "real and not full" tests/contract tests/host/test_by_hand.py
+PYTEST_HOST := $(PY) -m pytest -q -m "real and not full" tests/runtime tests/host --ignore tests/host/test_by_hand.py
 PYTEST_FULL := $(PY) -m pytest -q -m full --timeout 900
 
 .PHONY: help setup venv demo test test-all check bench clean

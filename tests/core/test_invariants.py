@@ -81,12 +81,23 @@ def test_s14_no_visitor_is_moved_in_mid_visit(schedule: Schedule, seed: int) -> 
 @QUICK
 @given(SCHEDULES, SEEDS)
 def test_l2_the_host_comes_to_rest_as_desired_when_faults_end(schedule: Schedule, seed: int) -> None:
-    """Within a bound made of the knobs, and then plans hold no action; nothing is orphaned (L5)."""
+    """Within a bound made of the knobs, and then plans hold no action."""
     world = run(schedule, seed)
     assert host.settle(world), f"still busy: {world.agent.plan}"
     assert world.agent.plan is not None
     assert world.agent.plan.actions == ()
     assert host.is_converged(world) == ""
+
+
+@QUICK
+@given(SCHEDULES, SEEDS)
+def test_l5_nothing_is_orphaned(schedule: Schedule, seed: int) -> None:
+    """At rest each container has a slot of its own, and a pin leads only to a slot that holds one."""
+    world = run(schedule, seed)
+    host.settle(world)
+    slots = [container.slot for container in world.docker.containers.values()]
+    assert len(slots) == len(set(slots)), f"containers beside each other: {slots}"
+    assert set(world.proxy.process.pins) <= set(slots), f"pins {dict(world.proxy.process.pins)} for slots {slots}"
 
 
 @QUICK
