@@ -19,6 +19,8 @@ from agent.core.errors import PermanentError, TransientError
 from agent.core.names import SlotName
 
 _CHECK_TIMEOUT_S = 20.0
+# Evaluated at each attempt of a request to connect; what for: see the template.
+_POOL_KEY = "var(txn.tg_key,0),mul(txn.tg_unique),add(1),set-var(txn.tg_key)"
 
 
 class _Template(string.Template):
@@ -70,6 +72,7 @@ def render(app: App, paths: ProxyPaths, options: ProxyOptions | None = None) -> 
         "blue": app.address(SlotName.BLUE),
         "green": app.address(SlotName.GREEN),
         "container_port": app.container_port,
+        "pool_key": _POOL_KEY,
         "ops": _part("ops.cfg", ops_port=chosen.ops_port) if chosen.ops_port else "",
     }
     return _part("haproxy.cfg", **values)

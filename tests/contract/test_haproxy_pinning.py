@@ -139,8 +139,8 @@ async def test_visitors_of_a_slot_stay_in_drain_and_move_at_maint(bench: RealBen
     assert (moved.version, moved.pin) == ("blue", BLUE_PIN)
 
 
-async def test_visitors_of_a_dead_container_move_at_the_first_retry(bench: RealBench) -> None:
-    """Also before HAProxy's checks have noticed; it waits 1 s first where only one slot is ready."""
+async def test_visitors_of_a_dead_container_move_within_two_retries(bench: RealBench) -> None:
+    """Also before HAProxy's checks have noticed; it waits 0.5 s before each where only one slot is ready."""
     await bench.set_healthy(GREEN, healthy=False)
     async with asyncio.timeout(1.5):
         moved = await bench.get(fields=cookie(GREEN_PIN))

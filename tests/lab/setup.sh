@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Bring what `make demo` and `make test` need on Debian 12/13 or Ubuntu 22.04/24.04; `setup.sh venv` stops after
-# the virtual environment. It takes what is there, says what it fetches before it does, and starts no service.
+# the virtual environment, `setup.sh bench` brings the load generator of `make bench`, too. It takes what is there,
+# says what it fetches before it does, and starts no service.
 # Small single-file programs (Consul, registry, busybox) are unpacked into a cache directory, not installed.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -146,8 +147,9 @@ bring_venv() {
 needs_static_libc() { ! have gcc || [[ ! -e $(gcc -print-file-name=libc.a) ]]; }
 needs_docker_engine() { ! have dockerd && ! timeout 10 docker info >/dev/null 2>&1; }
 
-bring_packages() {
+bring_packages() { # bring_packages <stage>
     local wanted=()
+    if [[ $1 == bench ]] && ! have wrk; then wanted+=(wrk); fi
     if ! have haproxy; then wanted+=(haproxy); fi
     if needs_static_libc; then wanted+=(gcc libc6-dev); fi
     if needs_docker_engine; then
@@ -238,7 +240,7 @@ flock -w 900 9 || fail "another set-up is still running"
 work=$(mktemp -d)
 bring_venv
 if [[ ${1:-} == venv ]]; then exit; fi
-bring_packages
+bring_packages "${1:-}"
 bring_program docker-registry docker-registry
 bring_program busybox busybox-static
 bring_consul
