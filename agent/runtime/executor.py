@@ -22,8 +22,10 @@ from agent.core.actions import (
 from agent.runtime.jobs import Jobs
 from agent.runtime.ports import ProxyPort
 
+BeforeEach = Callable[[Action], Awaitable[None]]
 
-async def _pass(_: Action) -> None:
+
+async def go_on(_: Action) -> None:
     """Do nothing between two actions."""
 
 
@@ -33,7 +35,7 @@ class Executor:
 
     proxy: ProxyPort
     jobs: Jobs
-    before_each: Callable[[Action], Awaitable[None]] = _pass
+    before_each: BeforeEach = go_on
     """Called before each action; fault tests end the process here."""
 
     async def apply(self, actions: Sequence[Action]) -> None:

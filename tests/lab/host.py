@@ -80,11 +80,16 @@ class Host:
 
     async def start_agent(self) -> None:
         """Start the agent; returns when its API answers."""
+        await self.agent.start(self._answers, deadline_s=15)
 
-        async def answers() -> bool:
-            return await asyncio.to_thread(self._fetch, "/healthz") is not None
+    async def start_as(self, *arguments: str) -> None:
+        """Start another program, ``python`` with *arguments*, in the agent's place; returns when its API answers."""
+        await self.agent.stop()
+        self.agent = ServerProcess([sys.executable, *arguments], log=self.home / "agent.log")
+        await self.agent.start(self._answers, deadline_s=15)
 
-        await self.agent.start(answers, deadline_s=15)
+    async def _answers(self) -> bool:
+        return await asyncio.to_thread(self._fetch, "/healthz") is not None
 
     async def stop_agent(self) -> None:
         """End the agent as systemd would."""
