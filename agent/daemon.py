@@ -34,7 +34,7 @@ from agent.core.errors import FatalError
 from agent.core.keys import Known, Outcome, node_report
 from agent.core.report import HostView, Identity, NodeReport, report_of
 from agent.http.api import Source, make_app
-from agent.runtime.executor import BeforeEach, Executor, go_on
+from agent.runtime.executor import Between, Executor, go_on
 from agent.runtime.jobs import Jobs
 from agent.runtime.listeners import follow_docker, follow_haproxy
 from agent.runtime.observer import Observer
@@ -74,13 +74,13 @@ class _Loop:
     """Set once the host was looked at."""
 
 
-async def run_agent(settings: Settings, *, before_each: BeforeEach = go_on) -> None:
+async def run_agent(settings: Settings, *, between: Between = go_on) -> None:
     """
     Run until a signal.
 
     Args:
         settings: of this host.
-        before_each: called before each action; fault tests end the process there.
+        between: called before each action and after the last of a plan; fault tests end the process there.
 
     The API's port is taken before the loops begin: a second agent on one host ends there. systemd is told READY
     when the API answers and the host was looked at once, whatever of Consul, Docker and HAProxy is away then.
@@ -101,7 +101,7 @@ async def run_agent(settings: Settings, *, before_each: BeforeEach = go_on) -> N
         try:
             async with asyncio.TaskGroup() as group:
                 outside = _Outside(settings, consul, docker, reporter, notifier)
-                loop = _compose(outside, group, before_each)
+                loop = _compose(outside, group, between)
                 runner = await _listen(outside, loop.reconciler)
                 _start(outside, loop, group)
                 group.create_task(_serve_api(outside, loop, runner), name="api")
@@ -149,7 +149,7 @@ def proxy_options(settings: Settings) -> ProxyOptions:
     )
 
 
-def _compose(outside: _Outside, group: asyncio.TaskGroup, before_each: BeforeEach) -> _Loop:
+def _compose(outside: _Outside, group: asyncio.TaskGroup, between: Between) -> _Loop:
     settings, docker = outside.settings, outside.docker
     app, node, images = settings.app, settings.node, settings.docker
     wake, looked = Wake(), asyncio.Event()
@@ -177,7 +177,7 @@ def _compose(outside: _Outside, group: asyncio.TaskGroup, before_each: BeforeEac
         observer=Observer(
             docker, proxy, prober, jobs, lambda: look_at_disk(images.data_root, images.disk_reserve_bytes)
         ),
-        executor=Executor(proxy, jobs, before_each),
+        executor=Executor(proxy, jobs, between),
         prober=prober,
         journal=journal,
         wake=wake,

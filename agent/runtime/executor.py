@@ -22,10 +22,11 @@ from agent.core.actions import (
 from agent.runtime.jobs import Jobs
 from agent.runtime.ports import ProxyPort
 
-BeforeEach = Callable[[Action], Awaitable[None]]
+Between = Callable[[Action | None], Awaitable[None]]
+"""Called before each action, and with None after the last of a plan, when nothing of it is remembered yet."""
 
 
-async def go_on(_: Action) -> None:
+async def go_on(_: Action | None) -> None:
     """Do nothing between two actions."""
 
 
@@ -35,8 +36,8 @@ class Executor:
 
     proxy: ProxyPort
     jobs: Jobs
-    before_each: BeforeEach = go_on
-    """Called before each action; fault tests end the process here."""
+    between: Between = go_on
+    """Fault tests end the process here."""
 
     async def apply(self, actions: Sequence[Action]) -> None:
         """
@@ -46,8 +47,9 @@ class Executor:
             TidegateError: of the first that failed; those after it were not begun.
         """
         for action in actions:
-            await self.before_each(action)
+            await self.between(action)
             await self._do(action)
+        await self.between(None)
 
     async def _do(self, action: Action) -> None:
         match action:

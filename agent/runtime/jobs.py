@@ -169,6 +169,9 @@ class Jobs:
 
     async def _stop(self, action: Stop) -> _Yield:
         lines = tuple(await self.docker.tail(action.container)) if action.failed_key else ()
+        if action.failed_key:
+            # They go with the container; an agent that ends before its next look would have kept them nowhere.
+            log.warning("container.failed", slot=action.slot, container=action.container[:12], lines=list(lines))
         await self.docker.stop(action.container, action.grace_s)
         await self.docker.remove(action.container)
         log.info("container.removed", slot=action.slot, container=action.container[:12], reason=action.why)

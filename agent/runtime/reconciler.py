@@ -110,12 +110,15 @@ class Reconciler:
         """Look, decide, act, remember, report; return when to look again (monotonic seconds)."""
         look = await self._look(fresh=False)
         plan = look.plan
+        seen = recall(self.memory, look.observed, look.judged.desired, time.monotonic())
+        if look.observed.results and plan.actions:
+            # A job tells its result once: it is written down before anything else may go wrong.
+            self.memory = seen
+            await self._save()
         failure = await self._apply(plan)
-        if failure is None:
-            memory = plan.memory
-        else:
-            # What was planned did not all happen: keep only what was seen.
-            memory = recall(self.memory, look.observed, look.judged.desired, time.monotonic())
+        # If what was planned did not all happen, keep only what was seen.
+        memory = plan.memory if failure is None else seen
+        if failure is not None:
             look = _as_seen(look, failure)
         # `leaving` is set from outside, perhaps while this tick was at work.
         self.memory = memory.but(

@@ -19,6 +19,7 @@ from agent.adapters.docker_pull import PullProgress
 from agent.core.errors import DockerUnavailableError, ImagePullError, ImageRefusedError
 from agent.core.names import Digest, ImageReference, NodeName, parse_digest, parse_reference
 from tests.contract.docker_bench import build, make_app
+from tests.lab.dam import Dam
 from tests.lab.dockerd import DockerDaemon
 from tests.lab.ports import free_port
 from tests.lab.registry import Login, Registry, registry
@@ -174,46 +175,6 @@ async def test_a_credential_helper_is_asked_at_each_pull(
                 with pytest.raises(ImageRefusedError, match="unauthorized"):
                     await adapter.pull(image.reference, PullProgress(), STALL_S)
         await forget(docker, image.reference)
-
-
-class Dam:
-    """A proxy before a registry that stops forwarding after *budget* bytes in all; connections stay open."""
-
-    def __init__(self, target: int, budget: int) -> None:
-        self._target = target
-        self._left = budget
-        self._opened = asyncio.Event()
-        self.port = free_port()
-        self.is_dry = asyncio.Event()
-
-    async def serve(self) -> None:
-        async with await asyncio.start_server(self._forward, "127.0.0.1", self.port) as server:
-            await server.serve_forever()
-
-    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._target)
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._pump(reader, up_writer, is_counted=False))
-                group.create_task(self._pump(up_reader, writer, is_counted=True))
-        except* (ConnectionError, asyncio.CancelledError):
-            pass
-        finally:
-            up_writer.close()
-            writer.close()
-
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_counted: bool) -> None:
-        while data := await reader.read(16384):
-            if is_counted:
-                # About 4 MB/s: the daemon tells its progress every 100 ms only.
-                await asyncio.sleep(0.004)
-                self._left -= len(data)
-                if self._left < 0:
-                    self.is_dry.set()
-                    await self._opened.wait()
-            writer.write(data)
-            await writer.drain()
-        writer.close()
 
 
 async def test_a_pull_that_stops_in_mid_layer_is_noticed(

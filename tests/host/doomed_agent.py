@@ -22,14 +22,16 @@ def main() -> None:
     log.configure(node=settings.node)
     done = 0
 
-    async def before_each(action: Action) -> None:
+    async def between(action: Action | None) -> None:
         nonlocal done
+        if action is None:
+            return
         done += 1
         if done == dies_before:
             os.kill(os.getpid(), signal.SIGKILL)
         _note(trace, type(action).__name__)
 
-    asyncio.run(daemon.run_agent(settings, before_each=before_each))
+    asyncio.run(daemon.run_agent(settings, between=between))
 
 
 def _note(trace: Path, name: str) -> None:

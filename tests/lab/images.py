@@ -1,6 +1,7 @@
 """Images for the lab's registry: the test app in its versions and variants, and the PHP page."""
 
 import contextlib
+import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -46,7 +47,14 @@ class Images:
             await self._docker.cli("rmi", reference)
         return reference
 
-    async def testapp(self, version: str, *, exits: Exits = "finish", env: Mapping[str, str] | None = None) -> str:
+    async def testapp(
+        self,
+        version: str,
+        *,
+        exits: Exits = "finish",
+        env: Mapping[str, str] | None = None,
+        padding_bytes: int = 0,
+    ) -> str:
         """
         Push the test app as ``testapp:<version>-<exits>``.
 
@@ -54,12 +62,16 @@ class Images:
             version: what it says it is.
             exits: on SIGTERM it finishes what is open, or dies at once.
             env: further environment, written into the image (it then has a tag of its own: pass a new version).
+            padding_bytes: of a further layer, so that a pull takes its time.
         """
         with tempfile.TemporaryDirectory(prefix="tg-testapp-") as directory:
             context = Path(directory)
             await _compile_testapp(context / "testapp")
             dockerfile = (APP / "testapp" / "Dockerfile").read_text()
             extra = "".join(f'ENV {key}="{value}"\n' for key, value in (env or {}).items())
+            if padding_bytes:
+                (context / "padding").write_bytes(os.urandom(padding_bytes))
+                extra += "COPY padding /padding\n"
             (context / "Dockerfile").write_text(f"{dockerfile}\n{extra}")
             build = Build(context, {"VERSION": version, "ON_TERM": exits})
             return await self.push(build, "testapp", f"{version}-{exits}")

@@ -12,7 +12,6 @@ from agent.adapters.consul import ConsulClient
 from agent.adapters.consul_watch import Pace, watch
 from agent.adapters.journal import Journal
 from agent.adapters.probe import Prober
-from agent.core.actions import Action
 from agent.core.app import App, Knobs
 from agent.core.keys import active_image, stage_image
 from agent.core.names import AppName, Digest, ImageReference, NodeName, SlotName, parse_reference
@@ -20,7 +19,7 @@ from agent.core.observed import Worker
 from agent.core.plan import SlotPhase
 from agent.core.report import HostView, Identity, NodeReport, report_of
 from agent.core.spec import Probe, RunSpec
-from agent.runtime.executor import Executor
+from agent.runtime.executor import Between, Executor, go_on
 from agent.runtime.jobs import Jobs
 from agent.runtime.listeners import follow_docker, follow_haproxy
 from agent.runtime.observer import Observer
@@ -62,10 +61,6 @@ def _end() -> None:
     raise _EndError
 
 
-async def nothing(_: Action) -> None:
-    """Do nothing before an action."""
-
-
 def make_app(**changes: object) -> App:
     """Return an app whose containers have loopback addresses of their own."""
     subnet = IPv4Network(f"127.{random.randrange(1, 255)}.{random.randrange(255)}.0/24")
@@ -84,7 +79,7 @@ class World:
     daemon: FakeDaemon = field(default_factory=FakeDaemon)
     haproxy: FakeHaproxy = field(default_factory=FakeHaproxy)
     trust: Trust = field(default_factory=lambda: Trust(boot_wait_s=5, journal_max_age_s=60))
-    before_each: Callable[[Action], Awaitable[None]] = nothing
+    between: Between = go_on
     instances: int = 0
 
     @property
@@ -210,7 +205,7 @@ def _compose(at: World, group: asyncio.TaskGroup) -> Agent:
         node=NODE,
         trust=at.trust,
         observer=observer,
-        executor=Executor(at.haproxy, jobs, at.before_each),
+        executor=Executor(at.haproxy, jobs, at.between),
         prober=prober,
         journal=journal,
         wake=wake,

@@ -210,8 +210,9 @@ async def test_actions_are_done_in_order_up_to_the_first_that_fails() -> None:
     """What comes after it was not begun."""
     done: list[Action] = []
 
-    async def note(action: Action) -> None:
-        done.append(action)
+    async def note(action: Action | None) -> None:
+        if action is not None:
+            done.append(action)
         if isinstance(action, SaveState):
             raise HaproxyUnavailableError("away")
 

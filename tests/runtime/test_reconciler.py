@@ -97,10 +97,11 @@ async def test_an_agent_that_died_goes_on_from_its_journal_without_consul(at: Wo
     containers, states = at.containers(), {name: slot.admin for name, slot in at.haproxy.slots.items()}
     did: list[Action] = []
 
-    async def note(action: Action) -> None:
-        did.append(action)
+    async def note(action: Action | None) -> None:
+        if action is not None:
+            did.append(action)
 
-    at.before_each = note
+    at.between = note
     async with agent(at) as host:
         report = await host.until(lambda report: any("last read" in note for note in report.notes))
         assert phase_of(report, a) is SlotPhase.DRAINING
@@ -168,12 +169,12 @@ async def test_leaving_that_is_asked_for_during_a_tick_is_not_lost(at: World) ->
     """It is asked for while an action is under way; the tick's own memory does not undo it."""
     entered, go_on = asyncio.Event(), asyncio.Event()
 
-    async def hold(action: Action) -> None:
+    async def hold(action: Action | None) -> None:
         if isinstance(action, SetGate) and action.gate is Gate.OPEN:
             entered.set()
             await go_on.wait()
 
-    at.before_each = hold
+    at.between = hold
     async with agent(at) as host, asyncio.timeout(10):
         await at.activate(at.push("a"))
         await entered.wait()
@@ -301,10 +302,11 @@ async def test_nothing_is_done_on_a_converged_host(at: World) -> None:
     a = at.push("a")
     did: list[Action] = []
 
-    async def note(action: Action) -> None:
-        did.append(action)
+    async def note(action: Action | None) -> None:
+        if action is not None:
+            did.append(action)
 
-    at.before_each = note
+    at.between = note
     async with agent(at) as host:
         await at.activate(a)
         await host.until_in(SlotPhase.SERVING, a)
@@ -323,12 +325,12 @@ async def test_a_tick_that_breaks_is_made_again(at: World) -> None:
     """A defect is logged with its traceback, and the loop goes on."""
     a, broken = at.push("a"), [True]
 
-    async def break_once(action: Action) -> None:
+    async def break_once(action: Action | None) -> None:
         if isinstance(action, Switch) and broken.pop():
             broken.append(False)
             raise ZeroDivisionError
 
-    at.before_each = break_once
+    at.between = break_once
     with capture_logs() as logs:
         async with agent(at) as host:
             await at.activate(a)
