@@ -50,7 +50,7 @@ class Story:
     async def retired(self, image: str, *, deadline_s: float = 60.0) -> None:
         """Wait until no host holds *image* any more."""
         for host in self.hosts:
-            await host.until(lambda report: phase_of(report, image) is None, deadline_s=deadline_s)
+            await host.until(lambda report: _has_no(report, image), deadline_s=deadline_s)
 
     def happened(self, kind: EventKind, image: str) -> None:
         """Note an event of now."""
@@ -70,6 +70,11 @@ def phase_of(report: NodeReport, image: str) -> SlotPhase | None:
     """Return what the host does with *image*; None when no slot holds it."""
     slot = slot_of(report, image)
     return None if slot is None else report.slots[slot].phase
+
+
+def _has_no(report: NodeReport, image: str) -> bool:
+    is_known = all(slot.phase is not SlotPhase.UNKNOWN for slot in report.slots.values())
+    return is_known and phase_of(report, image) is None
 
 
 def slot_of(report: NodeReport, image: str) -> SlotName | None:

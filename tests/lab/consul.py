@@ -1,5 +1,6 @@
-"""A real Consul server of one, which tests may kill, freeze and restart; it keeps its data while they do."""
+"""Real Consul servers, alone or three together, which tests may kill, freeze and restart; they keep their data."""
 
+import asyncio
 import json
 import re
 import tempfile
@@ -12,7 +13,7 @@ from urllib.parse import quote
 import aiohttp
 
 from tests.lab.ports import free_port
-from tests.lab.process import ServerProcess, eventually
+from tests.lab.process import ServerProcess, eventually, listens
 from tests.lab.tools import LabError, run
 
 REQUEST_S = 10
@@ -26,9 +27,16 @@ class ConsulServer:
     the helpers here use.
     """
 
-    def __init__(self, home: Path, *, acl: bool) -> None:
+    def __init__(self, home: Path, *, acl: bool, name: str = "lab", is_client: bool = False) -> None:
         self.home = home
         self.acl = acl
+        self.name = name
+        self.is_client = is_client
+        """It only passes on what the servers, its peers, say: the local agent of a web host."""
+        self.peers: Sequence[ConsulServer] = ()
+        """The other servers of its cluster."""
+        self.serf_port = free_port()
+        self.raft_port = free_port()
         self.token: str | None = None
         self.port = free_port()
         self.address = f"http://127.0.0.1:{self.port}"
@@ -38,10 +46,13 @@ class ConsulServer:
         )
 
     async def start(self) -> None:
-        """Start it for the first time; returns when it takes writes."""
+        """Start it for the first time; returns when it takes writes (in a cluster: when it answers at all)."""
         version = await run(["consul", "version"], timeout_s=10)
         (self.home / "consul.json").write_text(json.dumps(self._config(_minor(version))))
-        await self.process.start(self._has_leader, deadline_s=20)
+        if self.peers and not self.is_client:
+            await self.process.start(lambda: listens(self.port), deadline_s=20)
+            return
+        await self.process.start(self.takes_writes, deadline_s=20)
         if self.acl:
             if not await eventually(self._bootstraps, deadline_s=15):
                 raise LabError(f"consul did not bootstrap its ACLs:\n{self.process.log_tail()}")
@@ -50,7 +61,7 @@ class ConsulServer:
     async def restart(self) -> None:
         """Start it again after `kill` or `stop`, at the same address with the same data."""
         await self.process.stop()
-        await self.process.start(self._has_leader, deadline_s=20)
+        await self.process.start(self.takes_writes, deadline_s=20)
 
     async def stop(self) -> None:
         """Stop it. Idempotent."""
@@ -126,7 +137,11 @@ class ConsulServer:
             return False
         return True
 
-    async def _has_leader(self) -> bool:
+    async def is_leader(self) -> bool:
+        """Say whether the others follow it, by its own word."""
+        return str(await self._api("GET", "/v1/status/leader")) == f"127.0.0.1:{self.raft_port}"
+
+    async def takes_writes(self) -> bool:
         """A leader that can also serve a consistent read (refused by ACLs counts) takes writes."""
         try:
             async with (
@@ -140,8 +155,8 @@ class ConsulServer:
     def _config(self, minor: int) -> dict[str, Any]:
         ports = {
             "http": self.port,
-            "serf_lan": free_port(),
-            "server": free_port(),
+            "serf_lan": self.serf_port,
+            "server": self.raft_port,
             "serf_wan": -1,
             "dns": -1,
             "grpc": -1,
@@ -149,9 +164,11 @@ class ConsulServer:
         if minor >= 14:
             ports["grpc_tls"] = -1
         return {
-            "node_name": "lab",
-            "server": True,
-            "bootstrap_expect": 1,
+            "node_name": self.name,
+            "server": not self.is_client,
+            **({} if self.is_client else {"bootstrap_expect": 1 + len(self.peers)}),
+            "retry_join": [f"127.0.0.1:{peer.serf_port}" for peer in self.peers],
+            "retry_interval": "1s",
             "data_dir": str(self.home / "data"),
             "bind_addr": "127.0.0.1",
             "client_addr": "127.0.0.1",
@@ -186,3 +203,35 @@ async def consul_server(*, acl: bool = False) -> AsyncIterator[ConsulServer]:
             yield server
         finally:
             await server.stop()
+
+
+@asynccontextmanager
+async def consul_cluster(size: int = 3) -> AsyncIterator[list[ConsulServer]]:
+    """Run *size* servers that elect a leader; returns when each of them takes writes."""
+    with tempfile.TemporaryDirectory(prefix="tg-consul-") as home:
+        servers = [ConsulServer(Path(home) / f"lab-{n}", acl=False, name=f"lab-{n}") for n in range(size)]
+        try:
+            for server in servers:
+                server.home.mkdir()
+                server.peers = [other for other in servers if other is not server]
+            await asyncio.gather(*(server.start() for server in servers))
+            for server in servers:
+                if not await eventually(server.takes_writes, deadline_s=30):
+                    raise LabError(f"{server.name} found no leader:\n{server.process.log_tail()}")
+            yield servers
+        finally:
+            for server in servers:
+                await server.stop()
+
+
+@asynccontextmanager
+async def consul_client(servers: Sequence[ConsulServer]) -> AsyncIterator[ConsulServer]:
+    """Run the agent that a host has beside itself; returns when it reaches the *servers*."""
+    with tempfile.TemporaryDirectory(prefix="tg-consul-") as home:
+        client = ConsulServer(Path(home), acl=False, name=f"client-{free_port()}", is_client=True)
+        client.peers = servers
+        try:
+            await client.start()
+            yield client
+        finally:
+            await client.stop()

@@ -25,13 +25,23 @@ class Dam:
         """Let everything through from here on."""
         self._opened.set()
 
+    def close(self, budget: int) -> None:
+        """Let *budget* further bytes through, then nothing."""
+        self._left = budget
+        self._opened.clear()
+        self.is_dry.clear()
+
     async def serve(self) -> None:
         """Serve until cancelled."""
         async with await asyncio.start_server(self._forward, "127.0.0.1", self.port) as server:
             await server.serve_forever()
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        try:
+            up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        except OSError:
+            writer.close()
+            return
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._pump(reader, up_writer, is_counted=False))

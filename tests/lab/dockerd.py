@@ -7,7 +7,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from tests.lab.tools import LabError, run
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 # For networks of tests; the daemon's own defaults begin at 172.17.
 _SUBNETS = ipaddress.IPv4Network("172.29.0.0/16")
+_BRIDGES = ipaddress.IPv4Network("172.28.0.0/16")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,20 +99,104 @@ async def docker_daemon() -> AsyncIterator[DockerDaemon]:
 async def started_daemon(host: str, options: Sequence[str] = ()) -> AsyncIterator[DockerDaemon]:
     """Run a `dockerd` at *host* with further *options*; its containers end with it."""
     with tempfile.TemporaryDirectory(prefix="tg-dockerd-") as home:
-        process = ServerProcess(
+        service = DockerService(host, Path(home) / "dockerd.log", options)
+        try:
+            yield await service.start()
+        finally:
+            await service.stop()
+
+
+class DockerService:
+    """A `dockerd` that is started, stopped and started again, as its unit does."""
+
+    def __init__(self, host: str, log: Path, options: Sequence[str] = (), *, root: Path | None = None) -> None:
+        self.host = host
+        self.root = root or Path("/var/lib/docker")
+        """Where its images lie."""
+        self.process = ServerProcess(
             ["dockerd", "--host", host, "--log-level", "warn", *options],
-            log=Path(home) / "dockerd.log",
+            log=log,
             # It has containers to stop before it ends.
             death_signal=signal.SIGTERM,
         )
-        try:
-            await _start(process, host)
-            daemon = await _ask(host)
-            if daemon is None:
-                raise LabError(f"dockerd does not answer:\n{process.log_tail()}")
-            yield daemon
-        finally:
-            await process.stop(grace_s=20)
+
+    async def start(self) -> DockerDaemon:
+        """Start it; returns when it answers."""
+        await _start(self.process, self.host)
+        daemon = await _ask(self.host)
+        if daemon is None:
+            raise LabError(f"dockerd does not answer:\n{self.process.log_tail()}")
+        return daemon
+
+    async def stop(self) -> None:
+        """End it; its containers end with it unless it has ``--live-restore``. Idempotent."""
+        await self.process.stop(grace_s=20)
+
+
+@asynccontextmanager
+async def separate_daemon(options: Sequence[str] = (), *, disk: str = "") -> AsyncIterator[DockerService]:
+    """
+    Run a `dockerd` beside the one of the machine, with bridge, directories and containers of its own.
+
+    Args:
+        options: further ones, as ``--live-restore``.
+        disk: size of the disk its images lie on, as ``64m``; the machine's own by default.
+
+    Raises:
+        LabError: not root, or it cannot be started.
+    """
+    if os.geteuid() != 0:
+        raise LabError("only root may start a Docker daemon of its own (make test uses sudo)")
+    async with AsyncExitStack() as stack:
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tgd-")))
+        root, bridge = home / "root", f"tg{home.name[4:]}"
+        root.mkdir()
+        stack.push_async_callback(_unmount, home)
+        if disk:
+            await run(["mount", "-t", "tmpfs", "-o", f"size={disk}", "tmpfs", str(root)], timeout_s=10)
+        await run(["ip", "link", "add", bridge, "type", "bridge"], timeout_s=10)
+        stack.push_async_callback(run, ["ip", "link", "delete", bridge], timeout_s=10)
+        subnet = _unused_subnet()
+        await run(["ip", "addr", "add", f"{subnet[1]}/24", "dev", bridge], timeout_s=10)
+        await run(["ip", "link", "set", bridge, "up"], timeout_s=10)
+        directories = {"--data-root": root, "--exec-root": home / "exec", "--pidfile": home / "pid"}
+        own = [f"{name}={path}" for name, path in directories.items()]
+        service = DockerService(
+            f"unix://{home}/docker.sock",
+            home / "dockerd.log",
+            # Two daemons must not write the firewall's rules in turns; what is sent stays on this machine.
+            [*own, f"--bridge={bridge}", "--iptables=false", "--ip-forward=false", *options],
+            root=root,
+        )
+        stack.push_async_callback(_end, service)
+        await service.start()
+        yield service
+
+
+async def _end(service: DockerService) -> None:
+    """Remove the containers, which might outlive their daemon, then end it."""
+    daemon = await _ask(service.host)
+    if daemon is not None:
+        if containers := (await daemon.cli("ps", "-aq")).split():
+            await daemon.cli("rm", "-f", "-v", *containers, timeout_s=60)
+        await daemon.cli("network", "prune", "-f")
+    await service.stop()
+
+
+async def _unmount(home: Path) -> None:
+    """Unmount what is mounted below *home*: the disk, and what a daemon with live-restore leaves mounted."""
+    for mount in reversed(_mounts()):
+        if mount.startswith(f"{home}/"):
+            await run(["umount", "-l", mount], timeout_s=10)
+
+
+def _mounts() -> list[str]:
+    return [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+
+
+def _unused_subnet() -> ipaddress.IPv4Network:
+    taken = _routes()
+    return next(net for net in _BRIDGES.subnets(new_prefix=24) if not any(net.overlaps(other) for other in taken))
 
 
 def _routes() -> list[ipaddress.IPv4Network]:

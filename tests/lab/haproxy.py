@@ -4,7 +4,7 @@ import asyncio
 import os
 import re
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -19,12 +19,13 @@ class Haproxy:
     *home* needs a short path: a Unix socket's name has at most 107 bytes.
     """
 
-    def __init__(self, config: Path, home: Path) -> None:
+    def __init__(self, config: Path, home: Path, *, env: Mapping[str, str] | None = None) -> None:
         self.config = config
         self.master_socket = home / "master.sock"
         self.process = ServerProcess(
             ["haproxy", "-W", "-S", f"{self.master_socket},mode,600,level,operator", "-f", str(config)],
             log=home / "haproxy.log",
+            env=env,
             # The master takes its workers with it; killed, it would leave them to notice by themselves.
             death_signal=signal.SIGTERM,
         )

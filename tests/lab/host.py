@@ -53,6 +53,8 @@ class Plan:
     """Further top-level settings."""
     app_settings: Mapping[str, Any] = field(default_factory=dict)
     """Further settings of the app."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    """Further environment of HAProxy and the agent."""
 
 
 class Host:
@@ -63,8 +65,10 @@ class Host:
         self.plan = plan
         self.settings = settings
         self.config = home / "tidegate.toml"
-        self.haproxy = Haproxy(home / "haproxy.cfg", home)
-        self.agent = ServerProcess([_TIDEGATE, "agent", "--config", str(self.config)], log=home / "agent.log")
+        self.haproxy = Haproxy(home / "haproxy.cfg", home, env=plan.env)
+        self.agent = ServerProcess(
+            [_TIDEGATE, "agent", "--config", str(self.config)], log=home / "agent.log", env=plan.env
+        )
 
     @property
     def target(self) -> str:
@@ -85,7 +89,7 @@ class Host:
     async def start_as(self, *arguments: str) -> None:
         """Start another program, ``python`` with *arguments*, in the agent's place; returns when its API answers."""
         await self.agent.stop()
-        self.agent = ServerProcess([sys.executable, *arguments], log=self.home / "agent.log")
+        self.agent = ServerProcess([sys.executable, *arguments], log=self.home / "agent.log", env=self.plan.env)
         await self.agent.start(self._answers, deadline_s=15)
 
     async def _answers(self) -> bool:

@@ -151,6 +151,7 @@ bring_packages() { # bring_packages <stage>
     local wanted=()
     if [[ $1 == bench ]] && ! have wrk; then wanted+=(wrk); fi
     if ! have haproxy; then wanted+=(haproxy); fi
+    if ! have ip; then wanted+=(iproute2); fi
     if needs_static_libc; then wanted+=(gcc libc6-dev); fi
     if needs_docker_engine; then
         wanted+=(docker.io)

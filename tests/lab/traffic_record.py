@@ -18,7 +18,7 @@ from enum import StrEnum
 from types import TracebackType
 from typing import NamedTuple, Self
 
-KEPT_FAILURES = 50
+KEPT_FAILURES = 5000
 
 
 class Kind(StrEnum):
@@ -87,7 +87,7 @@ class Outcome:
     A whole run.
 
     `requests` counts every request begun; `failed` every one of them that failed, by kind and fault; `failures` keeps
-    the first fifty. Sending stops `sending_s` after the start, the last answer is in after `duration_s`.
+    the first 5000. Sending stops `sending_s` after the start, the last answer is in after `duration_s`.
     `wall_offset_s` is Unix time minus monotonic time. `late_max_s` is how far the generator itself fell behind its
     schedule: large numbers mean a starved machine.
     """
