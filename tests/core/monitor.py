@@ -137,7 +137,8 @@ class Monitor:
         if busy and world.now - since < patience - 0.01 and not self._is_excused(tenant):
             self.breach("S8", f"neither empty nor past its deadline: {action}")
         serve = world.agent.desired.serve if world.agent.desired else None
-        wanted = isinstance(serve, Want) and serve.is_met_by(tenant)
+        # One that began to leave before anybody saw it goes on leaving: its release comes back in a new container.
+        wanted = tenant.id in self.visited and isinstance(serve, Want) and serve.is_met_by(tenant)
         if wanted and isinstance(serve, Want) and serve.key not in self._failures():
             self.breach("S8", f"desired state wants it to serve: {action}")
 

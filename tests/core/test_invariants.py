@@ -6,7 +6,7 @@ between any two steps of a plan. `test_planted_bugs.py` proves that each of thes
 """
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.core import operator_model as host
@@ -102,6 +102,7 @@ def test_l5_nothing_is_orphaned(schedule: Schedule, seed: int) -> None:
 
 @QUICK
 @given(st.lists(st.tuples(BY_HAND, WAIT), min_size=2, max_size=10), SEEDS)
+@example([(("stage", "app:b"), 2.5), (("stage", "app:a"), 0.1), (("activate", "app:b"), 0.1)], 0)
 def test_without_faults_no_request_fails_once_the_host_serves(schedule: Schedule, seed: int) -> None:
     """Operators alone, whatever they do, cost nobody a request."""
     world = run([], seed)
