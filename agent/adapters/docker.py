@@ -25,7 +25,7 @@ from agent.adapters.docker_network import ensure_network
 from agent.adapters.docker_pull import PullProgress
 from agent.adapters.docker_stream import json_lines
 from agent.core.app import App
-from agent.core.errors import DockerRefusedError, DockerUnavailableError, TidegateError
+from agent.core.errors import AddressTakenError, DockerRefusedError, DockerUnavailableError, TidegateError
 from agent.core.names import ContainerId, Digest, ImageReference, NodeName
 from agent.core.observed import Container
 
@@ -140,6 +140,7 @@ class DockerAdapter:
         Raises:
             PermanentError: an env file is missing or malformed.
             DockerRefusedError: the daemon refused it; nothing is left behind. Secret values are not in the text.
+            AddressTakenError: the same, because another container has the slot's address.
             DockerUnavailableError: the daemon is away or slow; the container may exist.
         """
         release = request.release
@@ -157,9 +158,15 @@ class DockerAdapter:
                 raise _refusal(f"create {name}", exc, secrets) from None
         try:
             await self._start(created, f"start {name}", secrets)
-        except DockerRefusedError:
+        except DockerRefusedError as exc:
             with suppress(DockerRefusedError, DockerUnavailableError):
                 await self.remove(created)
+            if "address already in use" in str(exc).lower():
+                address, network = self._app.address(request.slot), self._app.network_name
+                raise AddressTakenError(
+                    f"address {address} of slot {request.slot} is in use: another container on Docker network "
+                    f"{network} has it; move or remove that one"
+                ) from exc
             raise
         return created
 

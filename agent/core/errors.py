@@ -46,6 +46,10 @@ class DockerRefusedError(PermanentError):
     """The Docker daemon refused a request; the message is the daemon's own."""
 
 
+class AddressTakenError(TransientError):
+    """Another container holds a slot's fixed address; it works once that one is gone."""
+
+
 class ImagePullError(TransientError):
     """A pull failed in a way that may pass: registry away, connection lost, no progress."""
 

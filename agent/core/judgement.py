@@ -62,7 +62,8 @@ def _without_consul(reason: str, baseline: Baseline, node: NodeName, boot: BootS
     if boot.is_running or boot.confirmed:
         if not known:
             return Desired(AsItIs(reason))
-        return _last_good(baseline, node, (f"{reason}: going by what was last read",))
+        by = "what was last read" if boot.confirmed else "the journal"
+        return _last_good(baseline, node, (f"{reason}: going by {by}",))
     if boot.waited_s < boot.boot_wait_s:
         left = format_duration(boot.boot_wait_s - boot.waited_s)
         return Desired(AsItIs(f"{reason}: waits for Consul, at most {left} more"))

@@ -112,6 +112,14 @@ class ConsulServer:
         await self._api("PUT", "/v1/acl/policy", {"Name": name, "Rules": rules})
         return str((await self._api("PUT", "/v1/acl/token", {"Policies": [{"Name": name}]}))["SecretID"])
 
+    async def revoke(self, token: str) -> None:
+        """Take a token that `create_token` made out of use."""
+        tokens: list[dict[str, str]] = await self._api("GET", "/v1/acl/tokens")
+        for listed in tokens:
+            found = await self._api("GET", f"/v1/acl/token/{listed['AccessorID']}")
+            if found["SecretID"] == token:
+                await self._api("DELETE", f"/v1/acl/token/{listed['AccessorID']}")
+
     async def _api(self, method: str, path: str, body: object = None, *, text: bool = False) -> Any:
         headers = {"X-Consul-Token": self.token} if self.token else {}
         data = body if isinstance(body, str) or body is None else json.dumps(body)

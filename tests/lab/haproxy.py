@@ -14,16 +14,19 @@ from tests.lab.tools import LabError, run
 
 class Haproxy:
     """
-    HAProxy on the configuration file *config*; everything of its own goes into *home*.
+    HAProxy on the configuration file *config*; everything of its own goes into *home*; *group* may ask its master.
 
     *home* needs a short path: a Unix socket's name has at most 107 bytes.
     """
 
-    def __init__(self, config: Path, home: Path, *, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, config: Path, home: Path, *, env: Mapping[str, str] | None = None, group: str | None = None
+    ) -> None:
+        access = f"mode,660,group,{group}" if group else "mode,600"
         self.config = config
         self.master_socket = home / "master.sock"
         self.process = ServerProcess(
-            ["haproxy", "-W", "-S", f"{self.master_socket},mode,600,level,operator", "-f", str(config)],
+            ["haproxy", "-W", "-S", f"{self.master_socket},{access},level,operator", "-f", str(config)],
             log=home / "haproxy.log",
             env=env,
             # The master takes its workers with it; killed, it would leave them to notice by themselves.

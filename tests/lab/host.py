@@ -11,6 +11,7 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -50,7 +51,7 @@ class Plan:
     container_port: int = 8080
     knobs: Mapping[str, str] = field(default_factory=lambda: dict(TEST_KNOBS))
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Further top-level settings."""
+    """Further settings, tables into the tables that are there."""
     app_settings: Mapping[str, Any] = field(default_factory=dict)
     """Further settings of the app."""
     env: Mapping[str, str] = field(default_factory=dict)
@@ -60,12 +61,13 @@ class Plan:
 class Host:
     """The parts of one host, each to be stopped, killed and started alone."""
 
-    def __init__(self, home: Path, settings: Settings, plan: Plan) -> None:
+    def __init__(self, home: Path, settings: Settings, plan: Plan, docker: DockerDaemon) -> None:
         self.home = home
+        self.docker = docker
         self.plan = plan
         self.settings = settings
         self.config = home / "tidegate.toml"
-        self.haproxy = Haproxy(home / "haproxy.cfg", home, env=plan.env)
+        self.haproxy = Haproxy(home / "haproxy.cfg", home, env=plan.env, group=settings.haproxy.socket_group)
         self.agent = ServerProcess(
             [_TIDEGATE, "agent", "--config", str(self.config)], log=home / "agent.log", env=plan.env
         )
@@ -91,6 +93,28 @@ class Host:
         await self.agent.stop()
         self.agent = ServerProcess([sys.executable, *arguments], log=self.home / "agent.log", env=self.plan.env)
         await self.agent.start(self._answers, deadline_s=15)
+
+    async def reboot(self) -> None:
+        """
+        Do what a power cut and the boot after it do; then the agent runs again, in what it takes for a new boot.
+
+        Containers have died and stay where they are; HAProxy starts without what it knew, and before the agent.
+        """
+        self.agent.kill()
+        self.haproxy.kill()
+        label = f"--filter=label=tidegate.app={self.plan.app}"
+        if running := (await self.docker.cli("ps", "-q", label)).split():
+            await self.docker.cli("kill", *running)
+        self.settings.haproxy.server_state_file.unlink(missing_ok=True)
+        await self.haproxy.start()
+        boot_id = self.home / "boot-id"
+        boot_id.write_text(f"{uuid.uuid4()}\n")
+        script = 'mount --bind "$0" /proc/sys/kernel/random/boot_id && exec "$@"'
+        private = ["unshare", "--mount", "sh", "-c", script, str(boot_id)]
+        self.agent = ServerProcess(
+            [*private, _TIDEGATE, "agent", "--config", str(self.config)], log=self.home / "agent.log", env=self.plan.env
+        )
+        await self.start_agent()
 
     async def _answers(self) -> bool:
         return await asyncio.to_thread(self._fetch, "/healthz") is not None
@@ -153,7 +177,7 @@ async def host(plan: Plan, docker: DockerDaemon, consul: ConsulServer) -> AsyncI
     try:
         subnet = await docker.free_subnet()
         (home / "tidegate.toml").write_text(_toml(_settings(plan, home, docker, consul, str(subnet))))
-        made = Host(home, load(home / "tidegate.toml"), plan)
+        made = Host(home, load(home / "tidegate.toml"), plan, docker)
         await made.start_haproxy()
         yield made
     finally:
@@ -175,7 +199,7 @@ async def _remove_containers(docker: DockerDaemon, settings: Settings) -> None:
 
 
 def _settings(plan: Plan, home: Path, docker: DockerDaemon, consul: ConsulServer, subnet: str) -> dict[str, Any]:
-    return {
+    table: dict[str, Any] = {
         "node": plan.node,
         "state_dir": str(home / "state"),
         "consul": {"address": consul.address},
@@ -201,8 +225,10 @@ def _settings(plan: Plan, home: Path, docker: DockerDaemon, consul: ConsulServer
                 "knobs": dict(plan.knobs),
             },
         ],
-        **plan.settings,
     }
+    for key, value in plan.settings.items():
+        table[key] = table.get(key, {}) | dict(value) if isinstance(value, Mapping) else value
+    return table
 
 
 def _toml(table: Mapping[str, Any]) -> str:
