@@ -103,7 +103,7 @@ async def test_an_agent_that_died_goes_on_from_its_journal_without_consul(at: Wo
 
     at.between = note
     async with agent(at) as host:
-        report = await host.until(lambda report: any("last read" in note for note in report.notes))
+        report = await host.until(lambda report: any("the journal" in note for note in report.notes))
         assert phase_of(report, a) is SlotPhase.DRAINING
         assert host.reconciler.memory.slot(old).drain_since == before.slot(old).drain_since
         assert host.reconciler.memory.baseline.active == before.baseline.active
