@@ -1,7 +1,5 @@
 """All checks of one host, in the order in which things depend on each other."""
 
-from pathlib import Path
-
 from agent.adapters.docker import DockerAdapter
 from agent.adapters.haproxy import HaproxySocket
 from agent.config import Settings
@@ -21,6 +19,6 @@ async def examine(settings: Settings) -> list[Finding]:
     docker = DockerAdapter(settings.docker.socket, settings.app, settings.node, settings.docker.config_file)
     async with docker:
         findings += await check_docker(docker)
-    findings += check_disk(Path("/var/lib/docker"), settings.state_dir)
+    findings += check_disk(settings.docker.data_root, settings.state_dir)
     findings.append(check_subnet(settings))
     return findings

@@ -97,6 +97,7 @@ static void read_settings(void) {
         .start_delay_ms = env_number("START_DELAY_MS", 0),
         .unhealthy_after_ms = env_number("UNHEALTHY_AFTER_MS", -1),
         .healthy_after_ms = env_number("HEALTHY_AFTER_MS", -1),
+        .flap_ms = env_number("FLAP_MS", -1),
         .idle_close_ms = env_number("IDLE_CLOSE_MS", 5000),
         .exit_after_ms = env_number("EXIT_AFTER_MS", -1),
         .exit_code = env_number("EXIT_CODE", 0),
@@ -121,6 +122,7 @@ static int listen_on_port(void) {
         exit(1);
     }
     log_line("listening port=%d version=%s", ntohs(address.sin_port), settings.version);
+    if (getenv("SAY")) log_line("%s", getenv("SAY"));
     return fd;
 }
 

@@ -49,6 +49,7 @@ static bool is_healthy(void) {
     if (forced != 0) return forced > 0;
     if (settings.unhealthy) return false;
     if (settings.healthy_after_ms >= 0 && now_ms() < settings.healthy_after_ms) return false;
+    if (settings.flap_ms > 0 && now_ms() / settings.flap_ms % 2 == 1) return false;
     return settings.unhealthy_after_ms < 0 || now_ms() < settings.unhealthy_after_ms;
 }
 

@@ -22,6 +22,7 @@ struct settings {
     long start_delay_ms;
     long unhealthy_after_ms;
     long healthy_after_ms;
+    long flap_ms;
     long idle_close_ms;
     long exit_after_ms;
     long exit_code;

@@ -102,6 +102,14 @@ class ConsulServer:
         """Run operations in Consul's own JSON (values in base64) as one transaction; LabError if refused."""
         return await self._api("PUT", "/v1/txn", list(operations))
 
+    async def save(self, file: Path) -> None:
+        """Write a snapshot of everything to *file*."""
+        await run(["consul", "snapshot", "save", f"-http-addr={self.address}", str(file)], timeout_s=20)
+
+    async def restore(self, file: Path) -> None:
+        """Go back to the snapshot in *file*."""
+        await run(["consul", "snapshot", "restore", f"-http-addr={self.address}", str(file)], timeout_s=20)
+
     async def services(self) -> dict[str, Any]:
         """Return the services registered with this agent, by id."""
         return dict(await self._api("GET", "/v1/agent/services"))

@@ -203,7 +203,7 @@ def _settings(plan: Plan, home: Path, docker: DockerDaemon, consul: ConsulServer
         "node": plan.node,
         "state_dir": str(home / "state"),
         "consul": {"address": consul.address},
-        "docker": {"socket": docker.host},
+        "docker": {"socket": docker.host, "config_file": str(home / "docker.json")},
         "haproxy": {
             "socket": str(home / "haproxy.sock"),
             "master_socket": str(home / "master.sock"),
