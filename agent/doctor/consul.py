@@ -25,7 +25,7 @@ async def check_consul(client: ConsulClient, app: App, node: NodeName) -> list[F
         return [bad("Consul", str(exc), advice)]
     if reply.body.strip() in (b'""', b""):
         return [bad("Consul", f"{client.name} has no leader", "look at the Consul servers: a quorum is missing")]
-    findings = [good("Consul", f"{client.name} answers and has a leader"), _clock(reply.headers.get("Date"))]
+    findings = [good("Consul", f"{client.name} answers and has a leader"), judge_clock(reply.headers.get("Date"))]
     try:
         findings.append(good("Consul version", (await agent_self(client)).version))
     except TidegateError:
@@ -38,7 +38,8 @@ async def check_consul(client: ConsulClient, app: App, node: NodeName) -> list[F
     ]
 
 
-def _clock(date: str | None) -> Finding:
+def judge_clock(date: str | None) -> Finding:
+    """Compare this host's clock with the Date header of an answer that has just come."""
     if date is None:
         return note("Clock", "Consul sent no date", "compare it by hand with another host's")
     apart = abs(parsedate_to_datetime(date).timestamp() - time.time())

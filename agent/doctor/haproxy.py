@@ -25,14 +25,15 @@ async def check_haproxy(proxy: HaproxySocket, settings: Settings) -> list[Findin
     except TidegateError as exc:
         return [bad("HAProxy", str(exc), f"look at {settings.state_dir}")]
     return [
-        _version(version),
+        judge_version(version),
         good("HAProxy runtime socket", f"{socket} answers"),
         _master(seen, settings),
         _saved(seen),
     ]
 
 
-def _version(version: str) -> Finding:
+def judge_version(version: str) -> Finding:
+    """Say whether this is a version Tidegate was tried with."""
     numbers = tuple(int(part) for part in version.split("-", maxsplit=1)[0].split(".")[:2] if part.isdecimal())
     if numbers < (2, 6):
         return bad("HAProxy version", version, "install 2.6 or newer: older ones were never tried")
