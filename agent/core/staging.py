@@ -62,6 +62,8 @@ def stage(draft: Draft, slot: SlotName, tenant: Container, want: Want) -> bool:
     problem = None if known.served else _own_probe(draft, slot, tenant)
     if problem is None:
         problem = _in_haproxy(draft, slot, want, tenant)
+    else:
+        _check_ahead(draft, slot, want, tenant)
     if problem is None:
         draft.remember(slot, staged=True, checking_since=None)
         _forget_failure(draft, want)
@@ -162,6 +164,15 @@ def _own_probe(draft: Draft, slot: SlotName, tenant: Container) -> str | None:
         return None
     draft.look(draft.now + left)
     return f"healthy for {format_duration(health.healthy_for_s)} of {format_duration(needed)}"
+
+
+def _check_ahead(draft: Draft, slot: SlotName, want: Want, tenant: Container) -> None:
+    """Let HAProxy check during ``min_healthy_time`` what has answered once; without a pin nobody reaches it."""
+    health = draft.at.observed.health.get(tenant.id)
+    answers = health is not None and health.healthy_for_s is not None
+    if answers and draft.server(slot).admin is AdminState.MAINT:
+        draft.states.append(SetState(slot, AdminState.DRAIN, f"HAProxy shall check {want.reference}"))
+        draft.remember(slot, leave_since=None, cut=False)
 
 
 def _in_haproxy(draft: Draft, slot: SlotName, want: Want, tenant: Container) -> str | None:

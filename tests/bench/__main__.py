@@ -5,12 +5,13 @@ import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from tests.bench import latency, proxy, rest
+from tests.bench import deploy, latency, proxy, rest
 from tests.bench.figures import Figure, table, write
 
 OUT = Path("build/bench.json")
 _SUITES: dict[str, Callable[[], Awaitable[list[Figure]]]] = {
     "latency": latency.measure,
+    "deploy": deploy.measure,
     "rest": rest.measure,
     "proxy": lambda: proxy.measure(proxy.Rounds()),
 }
