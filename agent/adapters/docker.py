@@ -18,14 +18,14 @@ import aiodocker
 import aiohttp
 
 from agent.adapters.docker_config import RunRequest, container_config, container_name, labels_filter, read_env_files
-from agent.adapters.docker_errors import NO_CONNECTION, deadline, hide
+from agent.adapters.docker_errors import NO_CONNECTION, address_taken, deadline, hide
 from agent.adapters.docker_images import Images
 from agent.adapters.docker_inspect import DaemonInfo, Image, Listing, container, env_values, last_lines, plain
 from agent.adapters.docker_network import ensure_network
 from agent.adapters.docker_pull import PullProgress
 from agent.adapters.docker_stream import json_lines
 from agent.core.app import App
-from agent.core.errors import AddressTakenError, DockerRefusedError, DockerUnavailableError, TidegateError
+from agent.core.errors import DockerRefusedError, DockerUnavailableError, TidegateError
 from agent.core.names import ContainerId, Digest, ImageReference, NodeName
 from agent.core.observed import Container
 
@@ -161,12 +161,8 @@ class DockerAdapter:
         except DockerRefusedError as exc:
             with suppress(DockerRefusedError, DockerUnavailableError):
                 await self.remove(created)
-            if "address already in use" in str(exc).lower():
-                address, network = self._app.address(request.slot), self._app.network_name
-                raise AddressTakenError(
-                    f"address {address} of slot {request.slot} is in use: another container on Docker network "
-                    f"{network} has it; move or remove that one"
-                ) from exc
+            if (taken := address_taken(self._app, request.slot, exc)) is not None:
+                raise taken from exc
             raise
         return created
 

@@ -7,7 +7,9 @@ from contextlib import asynccontextmanager
 import aiodocker
 import aiohttp
 
-from agent.core.errors import DockerRefusedError, DockerUnavailableError
+from agent.core.app import App
+from agent.core.errors import AddressTakenError, DockerRefusedError, DockerUnavailableError
+from agent.core.names import SlotName
 
 NO_CONNECTION = 900
 """The status aiodocker makes up for 'cannot connect'."""
@@ -45,6 +47,16 @@ def translated(what: str, exc: aiodocker.DockerError) -> DockerUnavailableError 
     if 400 <= exc.status < 500:
         return DockerRefusedError(f"Docker: {what}: {words}")
     return DockerUnavailableError(f"Docker: {what}: {words}")
+
+
+def address_taken(app: App, slot: SlotName, refusal: DockerRefusedError) -> AddressTakenError | None:
+    """Return what to say instead when a start was refused because the address of *slot* has another holder."""
+    if "address already in use" not in str(refusal).lower():
+        return None
+    return AddressTakenError(
+        f"address {app.address(slot)} of slot {slot} is in use: another container on Docker network "
+        f"{app.network_name} has it; move or remove that one"
+    )
 
 
 def hide(text: str, secrets: Iterable[str]) -> str:

@@ -6,7 +6,7 @@ from time import monotonic
 import pytest
 
 from agent.adapters.docker_config import RunRequest
-from agent.core.errors import DockerRefusedError, PermanentError
+from agent.core.errors import AddressTakenError, DockerRefusedError, PermanentError
 from agent.core.names import NodeName, SlotName, parse_digest, parse_reference
 from agent.core.observed import ContainerState
 from agent.core.release import Release
@@ -217,7 +217,7 @@ async def test_an_unknown_executable_is_refused_and_leaves_nothing(bench: Bench,
 async def test_a_taken_address_is_refused(bench: Bench, adapter: AnyDocker) -> None:
     """A second tenant of a slot cannot start while the first one runs, and leaves nothing."""
     first = await adapter.run(request(bench, POLITE))
-    with pytest.raises(DockerRefusedError, match="Address already in use"):
+    with pytest.raises(AddressTakenError, match="of slot blue is in use: another container"):
         await adapter.run(request(bench, POLITE, tenancy=2))
     assert (await only(adapter)).id == first
 

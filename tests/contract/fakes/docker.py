@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 from agent.adapters.docker_config import RunRequest, container_config, container_name, labels_filter, read_env_files
-from agent.adapters.docker_errors import hide
+from agent.adapters.docker_errors import address_taken, hide
 from agent.adapters.docker_inspect import DaemonInfo, Image, Listing, container, last_lines
 from agent.adapters.docker_pull import PullProgress, stalled
 from agent.adapters.docker_reference import pinned_digest, pull_name, repository
@@ -193,8 +193,10 @@ class FakeDocker:
         self._daemon.publish("create", created)
         try:
             await self.start(created.id)
-        except DockerRefusedError:
+        except DockerRefusedError as exc:
             await self.remove(created.id)
+            if (taken := address_taken(self._app, request.slot, exc)) is not None:
+                raise taken from exc
             raise
         return created.id
 
