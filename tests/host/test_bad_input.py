@@ -1,6 +1,5 @@
 """Whatever is written or pushed: a message that names it, visitors notice nothing, the next good input works."""
 
-import asyncio
 import json
 import re
 import uuid
@@ -20,6 +19,7 @@ from tests.lab.consul import ConsulServer
 from tests.lab.dockerd import DockerDaemon
 from tests.lab.host import TEST_KNOBS, Plan, host
 from tests.lab.images import Images
+from tests.lab.process import eventually
 from tests.lab.registry import Login, registry
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
@@ -106,9 +106,7 @@ async def test_a_bad_value_is_named_and_changes_nothing(served: Story, shelf: Sh
 async def test_a_deleted_key_is_no_command(served: Story, shelf: Shelf, key: str) -> None:
     """The last good value is kept, and the report says so for as long as the key is missing."""
     (one,) = served.hosts
-    await served.consul.put(f"{served.app}/stage/image", shelf.a)
-    await served.consul.put(f"{served.app}/{key}", shelf.a)
-    await asyncio.sleep(0.3)
+    await _put_and_read(served, "stage/image", shelf.a)
     await served.consul.delete(f"{served.app}/{key}")
     report = await one.until(lambda report: any(key in note for note in report.notes))
     assert phase_of(report, shelf.a) is SlotPhase.SERVING
@@ -214,6 +212,19 @@ def assert_harmless(*texts: str) -> None:
     for text in texts:
         found = re.search(r"[^\n\t\x20-\x7e\u00a0-\uffff]", text)
         assert found is None, f"{found[0]!r} in {text[max(found.start() - 60, 0) : found.end() + 20]!r}"
+
+
+async def _put_and_read(story: Story, key: str, value: str) -> None:
+    """Write a key unless it has that value, and wait for the agent to have read it."""
+    (one,) = story.hosts
+
+    async def has_read() -> bool:
+        return one.agent.log.read_text().count('"desired.read"') > before
+
+    before = one.agent.log.read_text().count('"desired.read"')
+    if await story.consul.get(f"{story.app}/{key}") != value:
+        await story.consul.put(f"{story.app}/{key}", value)
+        assert await eventually(has_read, deadline_s=10)
 
 
 async def _put_back(story: Story, key: str, value: str | None) -> None:
