@@ -1,5 +1,6 @@
 """Images for the lab's registry: the test app in its versions and variants, and the PHP page."""
 
+import asyncio
 import contextlib
 import os
 import tempfile
@@ -33,6 +34,8 @@ class Images:
     def __init__(self, docker: DockerDaemon, registry: Registry) -> None:
         self._docker = docker
         self._registry = registry
+        self._compiling = asyncio.Lock()
+        self._testapp = b""
 
     async def push(self, build: Build, name: str, tag: str) -> str:
         """Build, push as *name*:*tag* and return the full reference; LabError says what Docker refused."""
@@ -66,7 +69,9 @@ class Images:
         """
         with tempfile.TemporaryDirectory(prefix="tg-testapp-") as directory:
             context = Path(directory)
-            await _compile_testapp(context / "testapp")
+            binary = context / "testapp"
+            binary.write_bytes(await self._compiled())
+            binary.chmod(0o755)
             dockerfile = (APP / "testapp" / "Dockerfile").read_text()
             extra = "".join(f'ENV {key}="{value}"\n' for key, value in (env or {}).items())
             if padding_bytes:
@@ -91,6 +96,12 @@ class Images:
             with contextlib.suppress(LabError):
                 await self._docker.cli("rmi", "-f", *images, timeout_s=60)
 
+    async def _compiled(self) -> bytes:
+        """Return the test app's binary, compiled once."""
+        async with self._compiling:
+            self._testapp = self._testapp or await _compile_testapp()
+            return self._testapp
+
     async def _php_base(self) -> str:
         """Return the base that set-up chose: Docker Hub's where it answered, else the one made of Debian's packages."""
         own = cache_dir() / "php-base.tar"
@@ -102,6 +113,9 @@ class Images:
         return OWN_PHP_BASE
 
 
-async def _compile_testapp(binary: Path) -> None:
+async def _compile_testapp() -> bytes:
     sources = sorted(str(path) for path in (APP / "testapp").glob("*.c"))
-    await run(["gcc", "-O2", "-static", "-pthread", "-o", str(binary), *sources], timeout_s=60)
+    with tempfile.TemporaryDirectory(prefix="tg-testapp-") as directory:
+        binary = Path(directory) / "testapp"
+        await run(["gcc", "-O2", "-static", "-pthread", "-o", str(binary), *sources], timeout_s=60)
+        return binary.read_bytes()
