@@ -12,9 +12,9 @@ export KEEP
 STAGES := $(PY) -m tests.lab.stages --budget-s $(TEST_BUDGET_S)
 WITH_DOCKER := tests/lab/with-docker.sh $(PY) -m tests.lab.with_docker
 PYTEST_UNIT := $(PY) -m pytest -q -n 2 -m "not real and not full"
-# The contract suites mostly wait and share the machine; what sends traffic has it alone.
-PYTEST_CONTRACT := $(PY) -m pytest -q -n 3 -m "real and not full" tests/contract tests/host/test_by_hand.py
-PYTEST_HOST := $(PY) -m pytest -q -m "real and not full" tests/runtime tests/host --ignore tests/host/test_by_hand.py
+# What mostly waits shares the machine; what sends traffic has it alone.
+PYTEST_SHARED := $(PY) -m pytest -q -n 3 --dist loadfile -m "real and not full and not alone"
+PYTEST_ALONE := $(PY) -m pytest -q -m "real and not full and alone"
 PYTEST_FULL := $(PY) -m pytest -q -m full --timeout 900
 
 .PHONY: help setup venv demo test test-all check bench clean
@@ -40,7 +40,7 @@ check: venv ## format, lint, types, import layers, unit tests (under 90 s, no se
 
 test: setup ## check, then everything on the real servers
 	@$(STAGES) "check=$(MAKE) --no-print-directory check" \
-		'real=$(WITH_DOCKER) sh -c "$(subst ",\",$(PYTEST_CONTRACT)) && $(subst ",\",$(PYTEST_HOST))"'
+		'shared=$(WITH_DOCKER) $(PYTEST_SHARED)' 'alone=$(WITH_DOCKER) $(PYTEST_ALONE)'
 
 test-all: test ## test, then the long runs
 	@$(WITH_DOCKER) $(PYTEST_FULL)

@@ -16,7 +16,7 @@ from tests.lab.traffic_app import compile_app
 from tests.lab.traffic_http import Connection
 from tests.lab.traffic_record import RequestFailedError
 
-pytestmark = [pytest.mark.real, pytest.mark.slow]
+pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.slow]
 
 SHORT = {30: Waves(32, 0.03, 120), 1000: Waves(32, 1.0, 8), 5000: Waves(100, 5.0, 2)}
 """By the milliseconds after which the app closes an idle connection."""

@@ -21,7 +21,7 @@ from tests.lab.process import eventually
 from tests.lab.traffic import Traffic
 from tests.lab.traffic_clients import Mix
 
-pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 
 KNOBS = {**TEST_KNOBS, "min_healthy_time": "100ms", "bake_time": "200ms", "visit_idle": "1s"}
 LIGHT = Mix(

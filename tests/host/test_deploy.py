@@ -13,7 +13,7 @@ from tests.lab.traffic import Traffic
 from tests.lab.traffic_http import Connection
 from tests.lab.verdict import EventKind
 
-pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 
 
 async def test_deploys_in_both_directions_lose_and_move_nobody(story: Story, shelf: Shelf) -> None:

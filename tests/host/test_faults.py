@@ -25,7 +25,7 @@ from tests.lab.traffic_clients import Mix
 from tests.lab.traffic_record import Failure, Outcome
 from tests.lab.verdict import EventKind
 
-pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 
 MODERATE = Mix(
     new_rate=40,

@@ -33,7 +33,7 @@ from tests.lab.tools import LabError
 from tests.lab.traffic import Traffic
 from tests.lab.traffic_http import Connection
 
-pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 
 KNOBS = {
     **TEST_KNOBS,
@@ -96,7 +96,11 @@ class Lives:
 
 
 @pytest_asyncio.fixture(loop_scope="session", name="lives")
-async def _lives(app_name: str, consul: ConsulServer, make_host: MakeHost, docker: DockerDaemon) -> Lives:
+async def _lives(
+    app_name: str, consul: ConsulServer, make_host: MakeHost, docker: DockerDaemon, images: Images
+) -> Lives:
+    # Only what the agent itself brought is pruned, and another test may have brought it before.
+    await images.forget()
     host = await make_host(Plan(app_name, knobs=KNOBS))
     return Lives(host, Story(app_name, consul, [host]), docker)
 

@@ -41,7 +41,10 @@ class Images:
         """Build, push as *name*:*tag* and return the full reference; LabError says what Docker refused."""
         reference = f"{self._registry.address}/{name}:{tag}"
         arguments = [f"--build-arg={key}={value}" for key, value in build.arguments.items()]
-        await self._docker.cli("build", "-q", "-t", reference, *arguments, str(build.context), timeout_s=120)
+        # A layer out of the cache may be removed by another test process while it is built upon.
+        await self._docker.cli(
+            "build", "-q", "--no-cache", "-t", reference, *arguments, str(build.context), timeout_s=120
+        )
         try:
             await self._docker.cli(
                 "--config", str(self._registry.docker_config), "push", "-q", reference, timeout_s=120
