@@ -126,7 +126,7 @@ bring_python() { # sets $python
 }
 
 bring_venv() {
-    local wanted
+    local wanted problems
     wanted=$(cat requirements-dev.lock pyproject.toml <(pwd) | sha256sum)
     if [[ -e $venv_stamp && $(<"$venv_stamp") == "$wanted" ]] && is_new_enough .venv/bin/python; then return; fi
     if ! is_new_enough .venv/bin/python || ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
@@ -135,10 +135,12 @@ bring_venv() {
         "$python" -m venv --clear .venv
     fi
     say "installing the locked Python packages into .venv"
-    .venv/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements-dev.lock ||
-        fail "pip could not install requirements-dev.lock"
+    # The lock is whole, so nothing is resolved: pip before 23.3 takes a newer release for an extra than the locked one.
+    .venv/bin/python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes \
+        -r requirements-dev.lock || fail "pip could not install requirements-dev.lock"
     .venv/bin/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e . ||
         fail "pip could not install this checkout"
+    problems=$(.venv/bin/python -m pip check) || fail "requirements-dev.lock is not whole: $problems"
     echo "$wanted" >"$venv_stamp"
 }
 
