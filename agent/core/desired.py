@@ -135,7 +135,7 @@ def _in_progress(record: RolloutRecord, node: NodeName) -> Desired:
 
 
 def _by_hand(keys: Keys) -> Desired:
-    active, stage = keys.active, keys.stage
+    active, stage = keys.active, _stage_by_hand(keys)
     serve: Serve = _hand_want(active, keys.record) if active else HoldingPage()
     if stage is None or (active is not None and stage.value == active.value):
         return Desired(serve)
@@ -143,6 +143,15 @@ def _by_hand(keys: Keys) -> Desired:
     if active is None or stage.modify_index > active.modify_index:
         return Desired(serve, hold=other)
     return Desired(serve, taken_back=other, back_if_newer=True)
+
+
+def _stage_by_hand(keys: Keys) -> KeyMemory | None:
+    """Return the stage key, unless a first deploy that was aborted left it behind: its image was taken back."""
+    record, stage = keys.record, keys.stage
+    if record is None or stage is None or record.phase is not Phase.ABORTED or record.source is not None:
+        return stage
+    is_ours = record.target is not None and stage.value == record.target.image
+    return None if is_ours and stage.modify_index <= keys.record_index else stage
 
 
 def _hand_want(key: KeyMemory, record: RolloutRecord | None) -> Want:

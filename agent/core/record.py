@@ -52,7 +52,8 @@ class RecordedRelease(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     image: Annotated[ImageReference, AfterValidator(parse_reference)]
-    spec: RunSpec = RunSpec()
+    spec: RunSpec | None = None
+    """None: the app's default spec, for a release that was set by hand."""
     release: Annotated[ReleaseId, Field(pattern=r"^[0-9a-f]{12}$")]
     pin: Annotated[Pin, Field(pattern=r"^[0-9a-f]{12}$")]
 
@@ -78,11 +79,11 @@ class RolloutRecord(BaseModel):
 
     @property
     def final(self) -> RecordedRelease | None:
-        """The release a terminal record leaves behind; None in progress and for ``rollback_failed``."""
+        """The release that stands while nothing is in progress; None in progress and for ``rollback_failed``."""
         match self.phase:
             case Phase.SUCCESSFUL:
                 return self.target
-            case Phase.ABORTED | Phase.ROLLED_BACK:
+            case Phase.PENDING | Phase.ABORTED | Phase.ROLLED_BACK:
                 return self.source
             case _:
                 return None

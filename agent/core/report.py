@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from agent.core.app import App
 from agent.core.desired import AsItIs, Desired, HoldingPage, Want
 from agent.core.keys import Outcome
-from agent.core.memory import Baseline
+from agent.core.memory import Baseline, Failure
 from agent.core.names import SlotName
 from agent.core.observed import AdminState, Container, Gate, Observed, Proxy, Unavailable
 from agent.core.plan import Plan, SlotPhase, SlotView
@@ -58,12 +58,25 @@ class SlotReport(_Document):
     state: AdminState | None = None
     """HAProxy's admin state; None when HAProxy could not be asked."""
     is_up: bool = False
+    """New visitors are sent to it, and HAProxy calls it up."""
+    is_staged: bool = False
+    """Fit to be switched to: healthy, known good to HAProxy, its pin in the map; no new visitor reaches it."""
     open_requests: Annotated[int | None, Field(ge=0)] = None
     """Open and queued requests; None when unknown."""
     last_request_age_s: int | None = None
     """Seconds since the last request, rounded down to 5; only for a slot that does not get new visitors."""
     lines: tuple[str, ...] = ()
     """Last log lines of a container that failed."""
+
+
+class FailureReport(_Document):
+    """Why a wanted release is not there."""
+
+    reason: str
+    is_final: bool = True
+    """The host does not try again by itself."""
+    lines: tuple[str, ...] = ()
+    """Last log lines of the container that failed."""
 
 
 class NodeReport(_Document):
@@ -89,6 +102,8 @@ class NodeReport(_Document):
     holds: str = ""
     notes: tuple[str, ...] = ()
     error: str = ""
+    failures: dict[str, FailureReport] = {}
+    """By the wish that failed: ``<release>#<generation>`` in a rollout."""
     slots: dict[SlotName, SlotReport]
 
 
@@ -171,8 +186,13 @@ def report_of(view: HostView, identity: Identity) -> NodeReport:
         holds=view.desired.hold.reference if view.desired.hold else "",
         notes=view.plan.notes,
         error=view.failure,
+        failures={key: _failure(known) for key, known in sorted(view.plan.memory.failures.items())},
         slots={slot: _slot(view, slot) for slot in SlotName},
     )
+
+
+def _failure(known: Failure) -> FailureReport:
+    return FailureReport(reason=known.reason, is_final=not known.transient, lines=known.lines)
 
 
 def _slot(view: HostView, slot: SlotName) -> SlotReport:
@@ -197,10 +217,19 @@ def _slot(view: HostView, slot: SlotName) -> SlotReport:
         update={
             "state": server.admin,
             "is_up": server.is_serving,
+            "is_staged": _is_staged(view, slot),
             "open_requests": server.open_requests + server.queued if aging or tenant is None else None,
             "last_request_age_s": int(server.last_request_age_s) // AGE_STEP_S * AGE_STEP_S if aging else None,
         },
     )
+
+
+def _is_staged(view: HostView, slot: SlotName) -> bool:
+    hold, tenant, proxy = view.desired.hold, view.tenants.get(slot), view.proxy
+    if hold is None or tenant is None or proxy is None or not hold.is_met_by(tenant):
+        return False
+    is_pinned = proxy.pins_saved and proxy.pins.get(slot) == hold.pin_for(tenant)
+    return is_pinned and view.plan.memory.slot(slot).staged and proxy.servers[slot].is_known_good
 
 
 def _words(desired: Desired) -> str:

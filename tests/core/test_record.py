@@ -50,10 +50,11 @@ def test_a_target_may_be_missing_before_it_is_resolved(phase: Phase) -> None:
 
 
 def test_terminal_phases_and_their_finals() -> None:
-    """Final = target for successful, source for aborted and rolled_back, none for rollback_failed."""
+    """Final = target for successful, source for aborted and rolled_back, none for rollback_failed; pending: source."""
     source = RELEASE | {"image": "app:a"}
     finals = {phase: read_record(text(phase=phase, source=source)).final for phase in Phase}
     images = {phase: final.image for phase, final in finals.items() if final}
+    assert images.pop(Phase.PENDING) == "app:a"
     assert images == {Phase.SUCCESSFUL: "app:b", Phase.ABORTED: "app:a", Phase.ROLLED_BACK: "app:a"}
     assert {phase for phase in Phase if phase.is_terminal} == {*images, Phase.ROLLBACK_FAILED}
 

@@ -1,0 +1,104 @@
+"""
+What a rollout does next: one pure function of record, fleet and time (design.md, section 5).
+
+====================  ===========================================  ==========================================
+phase                 goes on when                                 ends otherwise
+====================  ===========================================  ==========================================
+pending               image resolved, one source, a free slot      abort, deadline, no such image: aborted
+                      on every live host: staging
+staging               every host staged, or lost within max_lost:  abort, deadline, a host failed: aborting
+                      ready
+ready                 (promoted, where it waits for that and)      the same
+                      seen once more, consistently: the commit
+canary                its hosts have switched: awaiting_promotion  abort, deadline, a host failed: rolling_back
+awaiting_promotion    promoted: switching                          abort, timeout, a host failed: rolling_back
+switching             every host below the threshold switched:     abort, deadline, a host failed: rolling_back
+                      next step, after the last one baking
+baking                bake over and nobody uses the source, or     abort, a host failed: rolling_back
+                      ``drain_timeout``: retiring
+retiring              source gone everywhere: successful           deadline: successful, the rest listed
+aborting              target gone everywhere: aborted              deadline: aborted, the rest listed
+rolling_back          source serves everywhere: rolled_back        deadline, a host cannot: rollback_failed
+====================  ===========================================  ==========================================
+
+Paused, nothing advances but an abort or a rollback (S11). One change at a time: the caller writes it and asks again.
+"""
+
+from dataclasses import dataclass
+
+from agent.core.record import Phase
+from agent.core.rollout.barrier import Wait
+from agent.core.rollout.change import Change
+from agent.core.rollout.decision import Decision
+from agent.core.rollout.fleet import Fleet
+from agent.core.rollout.forward import commit_or_wait, promote_or_wait, stage_or_wait, start_or_wait, switch_or_wait
+from agent.core.rollout.outcome import abort_or_wait, bake_or_wait, go_back_or_wait, retire_or_wait
+from agent.core.rollout.turn import Turn, stamped
+
+LOOK_AGAIN_S = 5.0
+"""A rollout is looked at this often though nothing was reported: hosts get lost silently."""
+
+
+@dataclass(frozen=True, slots=True)
+class Next:
+    """What to write now, if anything, and what is waited for."""
+
+    change: Change | None = None
+    waits: tuple[Wait, ...] = ()
+    look_again_at: float = float("inf")
+    needs_consistent: bool = False
+    """Only a consistent reading is missing: read again so, and ask again."""
+
+
+def advance(record: Decision, fleet: Fleet, now: float) -> Next:
+    """Say what *record* comes to at *now* (Unix seconds of the coordinator); see the table above."""
+    if record.phase.is_terminal:
+        return Next()
+    turn = Turn(record, fleet, now)
+    change = _pause(turn) or _enter(turn)
+    if change is None and not _is_held(record):
+        change = _STEPS[record.phase](turn)
+    if change is not None:
+        return Next(change)
+    look = min(
+        [now + LOOK_AGAIN_S, *(wait.until for wait in turn.waits if wait.until is not None and wait.until > now)]
+    )
+    return Next(None, tuple(turn.waits), look, turn.needs_consistent)
+
+
+_STEPS = {
+    Phase.PENDING: start_or_wait,
+    Phase.STAGING: stage_or_wait,
+    Phase.READY: commit_or_wait,
+    Phase.CANARY: switch_or_wait,
+    Phase.AWAITING_PROMOTION: promote_or_wait,
+    Phase.SWITCHING: switch_or_wait,
+    Phase.BAKING: bake_or_wait,
+    Phase.RETIRING: retire_or_wait,
+    Phase.ABORTING: abort_or_wait,
+    Phase.ROLLING_BACK: go_back_or_wait,
+}
+
+
+def _is_held(record: Decision) -> bool:
+    """Whether a pause holds it: nothing stops an abort, a rollback or what follows them."""
+    goes_back = record.phase in (Phase.ABORTING, Phase.ROLLING_BACK)
+    return record.flags.paused and not record.flags.aborted and not goes_back
+
+
+def _enter(turn: Turn) -> Change | None:
+    """Stamp a record that a command wrote: only a coordinator's clock sets deadlines."""
+    record = turn.record
+    return stamped(turn, "taken up") if record.since is None else None
+
+
+def _pause(turn: Turn) -> Change | None:
+    record = turn.record
+    if _is_held(record):
+        turn.wait(f"paused: {record.flags.note}" if record.flags.note else "paused", until=None)
+        return turn.stays("pause noticed", paused_at=turn.now) if record.paused_at is None else None
+    if record.paused_at is None or record.since is None:
+        return None
+    shift = max(0.0, turn.now - record.paused_at)
+    deadline = None if record.deadline is None else record.deadline + shift
+    return turn.stays("deadlines shifted by the pause", paused_at=None, since=record.since + shift, deadline=deadline)

@@ -1,0 +1,130 @@
+"""What an advance or a command comes to in Consul: one guarded transaction with its audit entry (S13)."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from agent.core import keys
+from agent.core.names import AppName, ImageReference, NodeName
+from agent.core.record import RECORD_VERSION, Phase, RecordedRelease
+from agent.core.rollout.decision import REASON_MAX_CHARS, Decision, write_decision
+
+LINES_MAX = 20
+
+
+class Guard(StrEnum):
+    """Under which condition a write happens."""
+
+    NONE = "none"
+    CAS = "cas"
+    """The key's ModifyIndex is ``index``; 0: there is no such key."""
+    CHECK = "check"
+    """Nothing is written: only the key's ModifyIndex must be ``index`` (0: absent)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One key of a transaction."""
+
+    key: str
+    value: bytes = b""
+    guard: Guard = Guard.NONE
+    index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """What ``active`` or ``stage`` become in the same transaction."""
+
+    image: ImageReference
+    spec: str | None
+    """JSON; None where it is the app's default."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """The next record, and what is written with it."""
+
+    record: Decision
+    what: str
+    """Past tense, for the audit entry: 'staging began'."""
+    was: Phase | None = None
+    """Phase before; None where there was no record."""
+    active: Mirror | None = None
+    stage: Mirror | None = None
+    members: tuple[NodeName, ...] | None = None
+    lines: tuple[str, ...] = ()
+    """Last log lines of a container that failed."""
+    checks_active: bool = False
+    """Only if ``active/image`` is as it was read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Indexes:
+    """ModifyIndexes of what was read; 0 for a key that is absent."""
+
+    record: int
+    active: int = 0
+
+
+def mirror_of(release: RecordedRelease) -> Mirror:
+    """Return what a mirror of *release* holds."""
+    spec = None if release.spec is None else json.dumps(release.spec.revealed(), sort_keys=True)
+    return Mirror(release.image, spec)
+
+
+def signed(change: Change, epoch: int) -> Change:
+    """Return *change* as written by the holder of *epoch*."""
+    return replace(change, record=change.record.but(epoch=epoch))
+
+
+def writes_of(app: AppName, change: Change, indexes: Indexes, *, by: str, now: float) -> tuple[Write, ...]:
+    """Return the keys of the transaction, the record and its audit entry first."""
+    record = change.record
+    entry = json.dumps(audit_of(change, by=by, now=now)).encode()
+    writes = [
+        Write(keys.rollout(app), write_decision(record).encode(), Guard.CAS, indexes.record),
+        Write(keys.history(app, record.generation, record.seq), entry, Guard.CAS, 0),
+    ]
+    if change.checks_active:
+        writes.append(Write(keys.active_image(app), b"", Guard.CHECK, indexes.active))
+    for mirror, image_key, spec_key in (
+        (change.active, keys.active_image(app), keys.active_spec(app)),
+        (change.stage, keys.stage_image(app), keys.stage_spec(app)),
+    ):
+        if mirror is not None:
+            writes.append(Write(image_key, mirror.image.encode()))
+            writes.append(Write(spec_key, (mirror.spec or "{}").encode()))
+    if change.members is not None:
+        writes.append(Write(keys.members(app, record.generation), members_document(change.members)))
+    return tuple(writes)
+
+
+def audit_of(change: Change, *, by: str, now: float) -> dict[str, object]:
+    """Return the audit entry: who, what, why, from, to, when (ISO 8601, UTC, milliseconds)."""
+    record = change.record
+    entry: dict[str, object] = {
+        "v": RECORD_VERSION,
+        "at": datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds"),
+        "by": by,
+        "what": change.what,
+        "why": record.why[:REASON_MAX_CHARS],
+        "from": change.was,
+        "to": record.phase,
+        "epoch": record.epoch,
+    }
+    for name, release in (("source", record.source), ("target", record.target)):
+        if release is not None:
+            entry[name] = release.image
+    if record.request is not None:
+        entry |= {"image": record.request.image, "author": record.author, "reason": record.reason}
+    if change.lines:
+        entry["lines"] = list(change.lines[-LINES_MAX:])
+    return entry
+
+
+def members_document(members: Sequence[NodeName]) -> bytes:
+    """Write the list of a barrier's hosts."""
+    return json.dumps({"v": RECORD_VERSION, "members": list(members)}, separators=(",", ":")).encode()

@@ -1,0 +1,121 @@
+"""
+The decision record as the coordinator and the commands see it: ``<app>/rollout``, whole.
+
+Nodes read the part in :mod:`agent.core.record`. The record is small at any size of the fleet: a step is one
+threshold. Times are Unix seconds of the coordinator that stamped them; nodes never compare them with their own clock.
+"""
+
+import json
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializationInfo, ValidationError, field_serializer
+
+from agent.core.errors import PermanentError
+from agent.core.names import ImageReference, parse_reference
+from agent.core.record import Phase, RecordedRelease, RolloutRecord, read_record
+from agent.core.rollout.strategy import Strategy
+from agent.core.spec import RunSpec
+
+BEFORE_COMMIT = frozenset({Phase.PENDING, Phase.STAGING, Phase.READY})
+AFTER_COMMIT = frozenset({Phase.CANARY, Phase.AWAITING_PROMOTION, Phase.SWITCHING, Phase.BAKING})
+"""From the commit to the end of the bake: a way back is one command per host."""
+GOING_BACK = frozenset({Phase.ABORTING, Phase.ROLLING_BACK})
+REASON_MAX_CHARS = 500
+
+
+class Request(BaseModel):
+    """What ``deploy`` asked for, before anything was resolved."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    image: Annotated[ImageReference, AfterValidator(parse_reference)]
+    """As the operator wrote it; its tag is resolved once."""
+    spec: RunSpec = RunSpec()
+    forces_source: bool = False
+    """Go on though hosts serve different releases; the source is then the one most of them serve."""
+
+    @field_serializer("spec")
+    def _whole(self, spec: RunSpec, _: SerializationInfo) -> dict[str, object]:
+        return spec.revealed()
+
+
+class Flags(BaseModel):
+    """What commands set; the coordinator acts on them."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    paused: bool = False
+    promoted: bool = False
+    aborted: bool = False
+    """Before the commit an abort, after it a rollback."""
+    note: Annotated[str, Field(max_length=REASON_MAX_CHARS)] = ""
+    """Who set the last of them, and why."""
+
+
+class Decision(RolloutRecord):
+    """One rollout, whole."""
+
+    epoch: Annotated[int, Field(ge=0)] = 0
+    """Of the coordinator that wrote it; 0: a command did, before any."""
+    request: Request | None = None
+    """None in a record that ``adopt`` wrote."""
+    strategy: Strategy = Strategy()
+    flags: Flags = Flags()
+    step: Annotated[int, Field(ge=0)] = 0
+    """Index of the step under way."""
+    since: float | None = None
+    """When the phase began; None until a coordinator has seen it."""
+    deadline: float | None = None
+    """When the phase must have ended."""
+    paused_at: float | None = None
+    """When a coordinator saw the pause; deadlines are shifted by its length on ``resume``."""
+    author: str = ""
+    reason: str = ""
+    """Why it was begun, in the operator's words."""
+    why: str = ""
+    """Why the present phase was entered."""
+    created_at: float = 0.0
+
+    @property
+    def is_before_commit(self) -> bool:
+        """Whether no visitor can have seen anything of it."""
+        return self.phase in BEFORE_COMMIT
+
+    @property
+    def is_last_step(self) -> bool:
+        """Whether the step under way takes in every host."""
+        return self.step >= len(self.strategy.all_steps) - 1
+
+    def but(self, **changes: object) -> Self:
+        """Return a copy with *changes*, checked."""
+        return type(self).model_validate({**dict(self), **changes})
+
+
+def read_decision(text: str) -> Decision:
+    """
+    Read a whole record.
+
+    Raises:
+        PermanentError: no JSON object, a newer ``v``, or a field that does not fit, naming the field.
+    """
+    read_record(text)
+    try:
+        return Decision.model_validate_json(text)
+    except ValidationError as exc:
+        problem = exc.errors(include_input=False, include_url=False)[0]
+        where = ".".join(map(str, problem["loc"]))
+        raise PermanentError(f"rollout record is unreadable: {where}: {problem['msg']}") from exc
+
+
+def write_decision(record: Decision) -> str:
+    """Write a record as JSON, secrets of its specs included: nodes need them, and Consul's ACLs guard the key."""
+    data = record.model_dump(mode="json", exclude={"source", "target"})
+    for name, release in (("source", record.source), ("target", record.target)):
+        data[name] = None if release is None else release_document(release)
+    return json.dumps(data, separators=(",", ":"), sort_keys=True)
+
+
+def release_document(release: RecordedRelease) -> dict[str, object]:
+    """Return a release as the record holds it."""
+    document = release.model_dump(mode="json", exclude={"spec"})
+    return document | {"spec": None if release.spec is None else release.spec.revealed()}

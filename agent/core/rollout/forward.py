@@ -1,0 +1,220 @@
+"""The way there: from a request to the last host that has switched."""
+
+from dataclasses import replace
+
+from agent.core.names import ImageReference, NodeName
+from agent.core.record import Phase, RecordedRelease, order_of
+from agent.core.release import Release, pin_of
+from agent.core.rollout.barrier import NodeFailure, not_free, not_staged, not_switched, unseen
+from agent.core.rollout.change import Change
+from agent.core.rollout.decision import Request
+from agent.core.rollout.fleet import Host, Resolution
+from agent.core.rollout.outcome import begin_abort, begin_rollback
+from agent.core.rollout.source import UnclearSourceError, source_of
+from agent.core.rollout.strategy import hosts_of
+from agent.core.rollout.turn import Turn, ended, in_words, with_mirrors
+
+ALL_HOSTS = "f" * 64
+
+
+def start_or_wait(turn: Turn) -> Change | None:
+    """Begin staging once the image is resolved, the source clear and a slot free on every live host."""
+    record, fleet = turn.record, turn.fleet
+    if record.flags.aborted:
+        return ended(turn, Phase.ABORTED, "aborted", record.flags.note or "aborted before it began")
+    if record.request is None:
+        return ended(turn, Phase.ABORTED, "aborted", "the record holds no request")
+    target, problem = _target(turn, record.request)
+    source: RecordedRelease | None = None
+    try:
+        source = source_of(record, fleet)
+    except UnclearSourceError as exc:
+        turn.wait(str(exc), until=record.deadline)
+    if target is not None and source is not None and source.release == target.release:
+        return ended(turn, Phase.ABORTED, "aborted", f"{target.image} is what serves already")
+    members = _free_hosts(turn, target)
+    if problem is not None or turn.is_late:
+        why = problem or f"not begun in time: {in_words(tuple(turn.waits))}"
+        return ended(turn, Phase.ABORTED, "aborted", why)
+    if turn.waits or target is None:
+        return None
+    change = turn.enters(Phase.STAGING, "staging began", f"on {len(members)} host(s)", source=source, target=target)
+    return replace(with_mirrors(change, stage=target), members=members, checks_active=True)
+
+
+def _target(turn: Turn, request: Request) -> tuple[RecordedRelease | None, str | None]:
+    """Return the target once the registry answered, and what makes it impossible."""
+    match turn.fleet.resolution:
+        case None:
+            turn.wait(f"asks the registry for the digest of {request.image}", until=turn.record.deadline)
+            return None, None
+        case Resolution(digest=None, error=error, is_final=is_final):
+            turn.wait(f"{request.image}: {error}", until=turn.record.deadline)
+            return None, f"{request.image}: {error}" if is_final else None
+        case Resolution(digest=digest):
+            assert digest is not None
+            image = ImageReference(f"{request.image.partition('@')[0]}@{digest}")
+            id_ = Release(image, digest, request.spec, turn.record.generation).id
+            pin = pin_of(id_, turn.record.generation)
+            return RecordedRelease(image=image, spec=request.spec, release=id_, pin=pin), None
+
+
+def _free_hosts(turn: Turn, target: RecordedRelease | None) -> tuple[NodeName, ...]:
+    """Return the live hosts; those without a free slot, or too few of them, are waited for."""
+    present, strategy = turn.fleet.present, turn.record.strategy
+    if len(present) < strategy.min_members:
+        reason = f"{len(present)} live host(s), at least {strategy.min_members} wanted"
+        turn.wait(reason, until=turn.record.deadline)
+    for host in present:
+        busy = unseen(host, strategy.lost_after)
+        if busy is None and target is not None:
+            busy = not_free(host, target, strategy.drain_idle)
+        if busy is not None:
+            turn.wait(busy, node=host.node, until=turn.record.deadline)
+    return tuple(host.node for host in present)
+
+
+def stage_or_wait(turn: Turn) -> Change | None:
+    """Go on to ``ready`` once every host is staged; joiners count as long as they come in time."""
+    if (back := _ends_early(turn)) is not None:
+        return back
+    staged = _staged(turn)
+    if turn.waits:
+        if not turn.is_late:
+            return None
+        return begin_abort(turn, f"not staged within progress_deadline: {in_words(tuple(turn.waits))}")
+    why = f"{len(staged)} host(s) staged{_without(turn)}"
+    return replace(turn.enters(Phase.READY, "all hosts are staged", why), members=staged)
+
+
+def commit_or_wait(turn: Turn) -> Change | None:
+    """Commit: the one transaction after which visitors may see the target."""
+    record = turn.record
+    if (back := _ends_early(turn)) is not None:
+        return back
+    members = _staged(turn)
+    if record.strategy.waits_for_promote and not record.flags.promoted:
+        if turn.is_late:
+            return begin_abort(turn, "not promoted within promote_timeout")
+        turn.wait("staged everywhere; waits for `tidegate promote`", until=record.deadline)
+        return None
+    if turn.waits:
+        if not turn.is_late:
+            return None
+        return begin_abort(turn, f"no longer staged everywhere: {in_words(tuple(turn.waits))}")
+    if not turn.fleet.is_consistent:
+        turn.needs_consistent = True
+        turn.wait("reads the fleet once more before the commit", until=record.deadline)
+        return None
+    why = f"{len(members)} host(s) staged{_without(turn)}"
+    return replace(_enter_step(turn, 0, members, why), members=members)
+
+
+def switch_or_wait(turn: Turn) -> Change | None:
+    """Go on once every member below the threshold has switched; lost ones are exceptions."""
+    record = turn.record
+    if (back := _goes_back(turn)) is not None:
+        return back
+    for host in turn.concerned:
+        if not record.includes(host.node) or turn.is_excused(host):
+            continue
+        if (reason := not_switched(host, record)) is not None:
+            turn.wait(reason, node=host.node, until=record.deadline)
+    if turn.waits:
+        if not turn.is_late:
+            return None
+        return begin_rollback(turn, f"not switched within progress_deadline: {in_words(tuple(turn.waits))}")
+    why = f"{record.strategy.all_steps[record.step]} of the hosts switched{_without(turn)}"
+    if record.is_last_step:
+        return turn.enters(Phase.BAKING, "all hosts have switched", why)
+    if record.phase is Phase.CANARY:
+        return turn.enters(Phase.AWAITING_PROMOTION, "the canary serves", why)
+    return _enter_step(turn, record.step + 1, turn.fleet.members, why)
+
+
+def promote_or_wait(turn: Turn) -> Change | None:
+    """Go on to the other hosts once promoted."""
+    record = turn.record
+    if (back := _goes_back(turn)) is not None:
+        return back
+    if record.flags.promoted:
+        return _enter_step(turn, record.step + 1, turn.fleet.members, "promoted")
+    if turn.is_late:
+        return begin_rollback(turn, "not promoted within promote_timeout")
+    turn.wait("the canary serves; waits for `tidegate promote`", until=record.deadline)
+    return None
+
+
+def threshold_of(generation: int, members: tuple[NodeName, ...], count: int) -> str:
+    """Return the hash threshold that takes in exactly the first *count* members, and joiners by their hash."""
+    if count >= len(members):
+        return ALL_HOSTS
+    return sorted(order_of(generation, node) for node in members)[count - 1]
+
+
+def _enter_step(turn: Turn, step: int, members: tuple[NodeName, ...], why: str) -> Change:
+    record = turn.record
+    share = record.strategy.all_steps[step]
+    is_last = step == len(record.strategy.all_steps) - 1
+    count = len(members) if is_last else max(1, hosts_of(share, len(members)))
+    threshold = ALL_HOSTS if is_last else max(record.threshold, threshold_of(record.generation, members, count))
+    phase = Phase.CANARY if step == 0 and not is_last else Phase.SWITCHING
+    what = f"{share} of the hosts may switch" if not is_last else "every host may switch"
+    change = turn.enters(phase, what, why, step=step, threshold=threshold)
+    enters_switching = phase is Phase.SWITCHING and record.phase is not Phase.SWITCHING
+    return with_mirrors(change, active=record.target) if enters_switching else change
+
+
+def _ends_early(turn: Turn) -> Change | None:
+    """Abort what no visitor has seen: asked for, a host failed, or too many are lost."""
+    record = turn.record
+    if record.flags.aborted:
+        return begin_abort(turn, record.flags.note or "aborted")
+    if failures := turn.failures(turn.concerned):
+        return begin_abort(turn, in_words(failures), failures)
+    allowed = hosts_of(record.strategy.max_lost, len(turn.fleet.members)) if turn.fleet.members else 0
+    if len(turn.lost) > allowed:
+        names = in_words(tuple(host.node for host in turn.lost))
+        return begin_abort(
+            turn, f"{len(turn.lost)} of {len(turn.fleet.members)} hosts lost ({names}), at most {allowed}"
+        )
+    return None
+
+
+def _goes_back(turn: Turn) -> Change | None:
+    """Roll back what visitors have seen: asked for, or a host failed."""
+    record = turn.record
+    if record.flags.aborted:
+        return begin_rollback(turn, record.flags.note or "rolled back")
+    touched = tuple(host for host in turn.concerned if record.includes(host.node))
+    failures: tuple[NodeFailure, ...] = turn.failures(touched)
+    return begin_rollback(turn, in_words(failures), failures) if failures else None
+
+
+def _staged(turn: Turn) -> tuple[NodeName, ...]:
+    """Return the staged hosts by name; the others are waited for, but joiners that cannot come."""
+    record, staged = turn.record, list[NodeName]()
+    for host in turn.concerned:
+        if not turn.is_excused(host):
+            _take(turn, host, not_staged(host, record), staged)
+    for host in turn.joined:
+        reason = not_staged(host, record)
+        left_out = reason is not None and (turn.is_late or turn.is_excused(host))
+        if not left_out:
+            _take(turn, host, reason, staged)
+    if len(staged) < record.strategy.min_members and not turn.waits:
+        reason = f"{len(staged)} staged host(s), at least {record.strategy.min_members} wanted"
+        turn.wait(reason, until=record.deadline)
+    return tuple(sorted(staged))
+
+
+def _take(turn: Turn, host: Host, reason: str | None, staged: list[NodeName]) -> None:
+    if reason is None:
+        staged.append(host.node)
+    else:
+        turn.wait(reason, node=host.node, until=turn.record.deadline)
+
+
+def _without(turn: Turn) -> str:
+    """Name the hosts it went on without."""
+    return f", without {in_words(tuple(host.node for host in turn.lost))}" if turn.lost else ""

@@ -1,0 +1,104 @@
+"""The knobs of a rollout (design.md, section 5), as ``deploy`` writes them into the record; sizes of its steps."""
+
+import re
+from math import ceil
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from agent.core.durations import Duration
+
+_SHARE = re.compile(r"(\d{1,6})(%?)")
+SLACK_S = 60.0
+"""Added to the waits of others before a free slot counts as never coming."""
+
+
+def _share(text: str) -> str:
+    found = _SHARE.fullmatch(text)
+    if found is None or (found[2] and int(found[1]) > 100):
+        msg = f"{text!r:.40} is neither a number of hosts nor a percentage: write 2 or 10%"
+        raise ValueError(msg)
+    return text
+
+
+def _step(text: str) -> str:
+    if text.rstrip("%").strip("0") == "":
+        raise ValueError("a step of no hosts is none")
+    return text
+
+
+Share = Annotated[str, AfterValidator(_share)]
+"""A number of hosts (``2``) or a percentage of them (``10%``)."""
+Step = Annotated[Share, AfterValidator(_step)]
+
+
+class Strategy(BaseModel):
+    """How a rollout proceeds; durations in seconds inside."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    steps: Annotated[tuple[Step, ...], Field(min_length=1, max_length=20)] = ("100%",)
+    """Hosts that have switched after each step; the first of several waits for ``promote`` (the canary)."""
+    waits_for_promote: bool = False
+    """Staged everywhere, it waits for ``promote`` before any traffic moves."""
+    min_members: Annotated[int, Field(ge=1)] = 1
+    """Fewer staged hosts than this are no fleet."""
+    max_failed: Share = "0"
+    """Hosts that may fail before the rollout does."""
+    max_lost: Share = "10%"
+    """Hosts that may be lost before the commit, rounded up."""
+    lost_after: Annotated[Duration, Field(gt=0)] = 60.0
+    """A host not seen for this long is lost."""
+    progress_deadline: Annotated[Duration, Field(gt=0)] = 600.0
+    """Longest time for staging, and for each further phase in which hosts do something."""
+    promote_timeout: Annotated[Duration, Field(gt=0)] = 3600.0
+    """Longest wait for ``promote``."""
+    min_healthy_time: Annotated[Duration, Field(ge=0)] = 10.0
+    """A host whose new release is not up for this long after it switched has failed."""
+    bake_time: Annotated[Duration, Field(ge=0)] = 300.0
+    """Shortest time the old release stays warm after the last switch."""
+    drain_idle: Annotated[Duration, Field(gt=0)] = 60.0
+    """Silence of the whole fleet on the old release after which nobody uses it."""
+    drain_timeout: Annotated[Duration, Field(gt=0)] = 1800.0
+    """Longest time visitors keep the old release, counted from the last switch."""
+    stop_grace_period: Annotated[Duration, Field(ge=0)] = 10.0
+    """Time an old container has to end."""
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> Self:
+        if self.bake_time > self.drain_timeout:
+            raise ValueError("bake_time is longer than drain_timeout: the old release would go while it bakes")
+        shares = [int(step[:-1]) for step in self.steps if step.endswith("%")]
+        counts = [int(step) for step in self.steps if not step.endswith("%")]
+        if any(numbers != sorted(set(numbers)) for numbers in (shares, counts)):
+            raise ValueError(f"steps {', '.join(self.steps)} must rise")
+        return self
+
+    @property
+    def all_steps(self) -> tuple[str, ...]:
+        """The steps, the last of which takes in every host."""
+        return self.steps if self.steps[-1] == "100%" else (*self.steps, "100%")
+
+    @property
+    def has_canary(self) -> bool:
+        """Whether a first part of the fleet switches and then waits for ``promote``."""
+        return len(self.all_steps) > 1
+
+    @property
+    def free_slot_wait_s(self) -> float:
+        """Longest wait for a free slot on every host: what another rollout's end may take."""
+        return self.drain_timeout + self.stop_grace_period + SLACK_S
+
+    def longest_s(self) -> float:
+        """Return a bound of the whole rollout's length, from its knobs alone (L1)."""
+        staged = (
+            self.free_slot_wait_s + self.progress_deadline + (self.promote_timeout if self.waits_for_promote else 0)
+        )
+        switched = self.progress_deadline * len(self.all_steps) + (self.promote_timeout if self.has_canary else 0)
+        return staged + switched + self.drain_timeout + 2 * self.progress_deadline
+
+
+def hosts_of(share: str, total: int) -> int:
+    """Return how many of *total* hosts a share is: percentages rounded up, at most all."""
+    number = int(share.rstrip("%"))
+    return min(total, ceil(number * total / 100) if share.endswith("%") else number)

@@ -1,0 +1,128 @@
+"""One turn of :func:`advance` in the making: what it is about, what it waits for, and how changes are written up."""
+
+from dataclasses import dataclass, field, replace
+
+from agent.core.names import NodeName
+from agent.core.record import Phase, RecordedRelease
+from agent.core.rollout.barrier import NodeFailure, Wait, failed
+from agent.core.rollout.change import Change, mirror_of
+from agent.core.rollout.decision import REASON_MAX_CHARS, Decision
+from agent.core.rollout.fleet import Fleet, Host
+from agent.core.rollout.strategy import hosts_of
+
+NAMES_MAX = 5
+
+
+@dataclass(slots=True)
+class Turn:
+    """The one mutable object of an advance, never seen outside of it."""
+
+    record: Decision
+    fleet: Fleet
+    now: float
+    waits: list[Wait] = field(default_factory=list)
+    needs_consistent: bool = False
+
+    def wait(self, reason: str, *, node: NodeName | None = None, until: float | None) -> None:
+        """Note what is waited for, and until when at most."""
+        self.waits.append(Wait(reason, node, until))
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the phase's deadline is over."""
+        return self.record.deadline is not None and self.now >= self.record.deadline
+
+    @property
+    def lost(self) -> tuple[Host, ...]:
+        """Members not seen for ``lost_after``."""
+        members = (self.fleet.member(node) for node in self.fleet.members)
+        return tuple(host for host in members if self.is_lost(host) and not host.is_leaving)
+
+    def is_lost(self, host: Host) -> bool:
+        """Whether a host has not been seen for ``lost_after``."""
+        return host.gone_s is not None and host.gone_s >= self.record.strategy.lost_after
+
+    @property
+    def concerned(self) -> tuple[Host, ...]:
+        """Members that are neither lost nor leaving; the live joiners come from :attr:`joined`."""
+        members = (self.fleet.member(node) for node in self.fleet.members)
+        return tuple(host for host in members if not self.is_lost(host) and not host.is_leaving)
+
+    @property
+    def joined(self) -> tuple[Host, ...]:
+        """Live hosts that are no members."""
+        members = frozenset(self.fleet.members)
+        return tuple(host for host in self.fleet.present if host.node not in members)
+
+    def failures(self, hosts: tuple[Host, ...]) -> tuple[NodeFailure, ...]:
+        """Return the failures among *hosts*, where they are more than ``max_failed``."""
+        found = tuple(failure for host in hosts if (failure := failed(host, self.record)) is not None)
+        return found if len(found) > hosts_of(self.record.strategy.max_failed, len(hosts)) else ()
+
+    def is_excused(self, host: Host) -> bool:
+        """Whether a host has failed within ``max_failed``: it is not waited for."""
+        return failed(host, self.record) is not None
+
+    def stays(self, what: str, **changes: object) -> Change:
+        """Change the record within its phase."""
+        record = self.record.but(seq=self.record.seq + 1, **changes)
+        return Change(record, what, was=self.record.phase)
+
+    def enters(self, phase: Phase, what: str, why: str, **changes: object) -> Change:
+        """Enter *phase*; its deadline is counted from now."""
+        common = {
+            "seq": self.record.seq + 1,
+            "phase": phase,
+            "since": self.now,
+            "deadline": self._deadline(phase),
+            "why": why[:REASON_MAX_CHARS],
+            "flags": self.record.flags.model_copy(update={"promoted": False}),
+        }
+        return Change(self.record.but(**(common | changes)), what, was=self.record.phase)
+
+    def _deadline(self, phase: Phase) -> float | None:
+        strategy = self.record.strategy
+        if phase.is_terminal:
+            return None
+        match phase:
+            case Phase.READY if not strategy.waits_for_promote:
+                return self.record.deadline  # that of staging
+            case Phase.READY | Phase.AWAITING_PROMOTION:
+                return self.now + strategy.promote_timeout
+            case Phase.BAKING:
+                return self.now + strategy.drain_timeout
+            case _:
+                return self.now + strategy.progress_deadline
+
+
+def stamped(turn: Turn, what: str) -> Change:
+    """Set since and deadline of a record that a command has just written."""
+    limit = turn.record.strategy.free_slot_wait_s
+    return turn.stays(what, since=turn.now, deadline=turn.now + limit)
+
+
+def ended(turn: Turn, phase: Phase, what: str, why: str) -> Change:
+    """End the rollout: both mirrors become what is left (none for a failed rollback or without a source)."""
+    change = turn.enters(phase, what, why, paused_at=None)
+    final = change.record.final
+    if final is None or turn.record.phase is Phase.PENDING:
+        return change
+    return with_mirrors(change, active=final, stage=final)
+
+
+def with_mirrors(
+    change: Change, *, active: RecordedRelease | None = None, stage: RecordedRelease | None = None
+) -> Change:
+    """Write the mirrors in the same transaction."""
+    return replace(
+        change,
+        active=mirror_of(active) if active is not None else None,
+        stage=mirror_of(stage) if stage is not None else None,
+    )
+
+
+def in_words(items: tuple[object, ...]) -> str:
+    """List a few things for a reason."""
+    shown = "; ".join(str(item) for item in items[:NAMES_MAX])
+    more = len(items) - NAMES_MAX
+    return f"{shown}; and {more} more" if more > 0 else shown
