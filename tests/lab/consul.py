@@ -3,7 +3,9 @@
 import asyncio
 import json
 import re
+import ssl
 import tempfile
+import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,11 +14,14 @@ from urllib.parse import quote
 
 import aiohttp
 
+from tests.lab.certificates import Certificates
 from tests.lab.ports import free_port
 from tests.lab.process import ServerProcess, eventually, listens
 from tests.lab.tools import LabError, run
 
 REQUEST_S = 10
+AGENT_RULES = 'node_prefix "" { policy = "write" } service_prefix "" { policy = "read" }'
+"""What a Consul agent's own token may do."""
 
 
 class ConsulServer:
@@ -24,12 +29,15 @@ class ConsulServer:
     A Consul server on loopback: `address` is its URL.
 
     With *acl* nothing is allowed but by a token: `token` is the management token (None without *acl*), which
-    the helpers here use.
+    the helpers here use. With *tls* it speaks HTTPS alone.
     """
 
-    def __init__(self, home: Path, *, acl: bool, name: str = "lab", is_client: bool = False) -> None:
+    def __init__(
+        self, home: Path, *, acl: bool, name: str = "lab", is_client: bool = False, tls: Certificates | None = None
+    ) -> None:
         self.home = home
         self.acl = acl
+        self.tls = tls
         self.name = name
         self.is_client = is_client
         """It only passes on what the servers, its peers, say: the local agent of a web host."""
@@ -38,8 +46,10 @@ class ConsulServer:
         self.serf_port = free_port()
         self.raft_port = free_port()
         self.token: str | None = None
+        self.tokens: dict[str, str] = {}
+        """ACL tokens in its configuration, by purpose."""
         self.port = free_port()
-        self.address = f"http://127.0.0.1:{self.port}"
+        self.address = f"{'http' if tls is None else 'https'}://127.0.0.1:{self.port}"
         self.process = ServerProcess(
             ["consul", "agent", "-config-file", str(home / "consul.json")],
             log=home / "consul.log",
@@ -53,7 +63,7 @@ class ConsulServer:
             await self.process.start(lambda: listens(self.port), deadline_s=20)
             return
         await self.process.start(self.takes_writes, deadline_s=20)
-        if self.acl:
+        if self.acl and not self.is_client:
             if not await eventually(self._bootstraps, deadline_s=15):
                 raise LabError(f"consul did not bootstrap its ACLs:\n{self.process.log_tail()}")
             await self._api("PUT", "/v1/agent/token/agent", {"Token": self.token})
@@ -134,7 +144,7 @@ class ConsulServer:
         try:
             async with (
                 aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=REQUEST_S)) as session,
-                session.request(method, self.address + path, data=data, headers=headers) as response,
+                session.request(method, self.address + path, data=data, headers=headers, ssl=self._trust()) as response,
             ):
                 if response.status == 404:
                     return None
@@ -157,20 +167,31 @@ class ConsulServer:
         """Say whether the others follow it, by its own word."""
         return str(await self._api("GET", "/v1/status/leader")) == f"127.0.0.1:{self.raft_port}"
 
+    async def obeys(self) -> bool:
+        """Say whether it knows the management token."""
+        try:
+            return bool(await self._api("GET", "/v1/acl/token/self"))
+        except LabError:
+            return False
+
     async def takes_writes(self) -> bool:
         """A leader that can also serve a consistent read (refused by ACLs counts) takes writes."""
         try:
             async with (
                 aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=1)) as session,
-                session.get(f"{self.address}/v1/kv/lab-ready?consistent") as response,
+                session.get(f"{self.address}/v1/kv/lab-ready?consistent", ssl=self._trust()) as response,
             ):
                 return response.status in (200, 403, 404)
         except (aiohttp.ClientError, TimeoutError):
             return False
 
+    def _trust(self) -> ssl.SSLContext | bool:
+        return True if self.tls is None else self.tls.trusting()
+
     def _config(self, minor: int) -> dict[str, Any]:
         ports = {
-            "http": self.port,
+            "http": self.port if self.tls is None else -1,
+            "https": -1 if self.tls is None else self.port,
             "serf_lan": self.serf_port,
             "server": self.raft_port,
             "serf_wan": -1,
@@ -193,12 +214,18 @@ class ConsulServer:
             # Every blocking query of every agent in a test comes from one address.
             "limits": {"http_max_conns_per_client": 2000},
             "disable_update_check": True,
+            **({} if self.tls is None else self.tls.consul_config()),
             "acl": {
                 "enabled": self.acl,
                 "default_policy": "deny" if self.acl else "allow",
                 "enable_token_persistence": self.acl,
+                "tokens": {_purpose(name, minor): token for name, token in self.tokens.items()},
             },
         }
+
+
+def _purpose(name: str, minor: int) -> str:
+    return "master" if name == "initial_management" and minor < 11 else name
 
 
 def _minor(version: str) -> int:
@@ -210,10 +237,10 @@ def _minor(version: str) -> int:
 
 
 @asynccontextmanager
-async def consul_server(*, acl: bool = False) -> AsyncIterator[ConsulServer]:
+async def consul_server(*, acl: bool = False, tls: Certificates | None = None) -> AsyncIterator[ConsulServer]:
     """Run a Consul server of its own, empty at first."""
     with tempfile.TemporaryDirectory(prefix="tg-consul-") as home:
-        server = ConsulServer(Path(home), acl=acl)
+        server = ConsulServer(Path(home), acl=acl, tls=tls)
         try:
             await server.start()
             yield server
@@ -222,17 +249,21 @@ async def consul_server(*, acl: bool = False) -> AsyncIterator[ConsulServer]:
 
 
 @asynccontextmanager
-async def consul_cluster(size: int = 3) -> AsyncIterator[list[ConsulServer]]:
-    """Run *size* servers that elect a leader; returns when each of them takes writes."""
+async def consul_cluster(size: int = 3, *, acl: bool = False) -> AsyncIterator[list[ConsulServer]]:
+    """Run *size* servers that elect a leader; returns when each of them takes writes. With *acl* as one server."""
     with tempfile.TemporaryDirectory(prefix="tg-consul-") as home:
-        servers = [ConsulServer(Path(home) / f"lab-{n}", acl=False, name=f"lab-{n}") for n in range(size)]
+        servers = [ConsulServer(Path(home) / f"lab-{n}", acl=acl, name=f"lab-{n}") for n in range(size)]
+        management = str(uuid.uuid4())
         try:
             for server in servers:
                 server.home.mkdir()
                 server.peers = [other for other in servers if other is not server]
+                if acl:
+                    server.token = management
+                    server.tokens = {"initial_management": management, "agent": management}
             await asyncio.gather(*(server.start() for server in servers))
             for server in servers:
-                if not await eventually(server.takes_writes, deadline_s=30):
+                if not await eventually(server.obeys if acl else server.takes_writes, deadline_s=30):
                     raise LabError(f"{server.name} found no leader:\n{server.process.log_tail()}")
             yield servers
         finally:
@@ -241,11 +272,15 @@ async def consul_cluster(size: int = 3) -> AsyncIterator[list[ConsulServer]]:
 
 
 @asynccontextmanager
-async def consul_client(servers: Sequence[ConsulServer]) -> AsyncIterator[ConsulServer]:
+async def consul_client(servers: Sequence[ConsulServer], *, name: str = "") -> AsyncIterator[ConsulServer]:
     """Run the agent that a host has beside itself; returns when it reaches the *servers*."""
     with tempfile.TemporaryDirectory(prefix="tg-consul-") as home:
-        client = ConsulServer(Path(home), acl=False, name=f"client-{free_port()}", is_client=True)
+        acl = servers[0].acl
+        client = ConsulServer(Path(home), acl=acl, name=name or f"client-{free_port()}", is_client=True)
         client.peers = servers
+        if acl:
+            client.token = servers[0].token
+            client.tokens = {"agent": await servers[0].create_token(AGENT_RULES)}
         try:
             await client.start()
             yield client
