@@ -176,7 +176,7 @@ async def host(plan: Plan, docker: DockerDaemon, consul: ConsulServer) -> AsyncI
     made: Host | None = None
     try:
         subnet = await docker.free_subnet()
-        (home / "tidegate.toml").write_text(_toml(_settings(plan, home, docker, consul, str(subnet))))
+        (home / "tidegate.toml").write_text(write_toml(_settings(plan, home, docker, consul, str(subnet))))
         made = Host(home, load(home / "tidegate.toml"), plan, docker)
         await made.start_haproxy()
         yield made
@@ -231,7 +231,7 @@ def _settings(plan: Plan, home: Path, docker: DockerDaemon, consul: ConsulServer
     return table
 
 
-def _toml(table: Mapping[str, Any]) -> str:
+def write_toml(table: Mapping[str, Any]) -> str:
     """Write settings as TOML; JSON's scalars and arrays of scalars are TOML's, too."""
     lines = [f"{key} = {json.dumps(value)}" for key, value in table.items() if not _is_table(value)]
     for key, value in table.items():

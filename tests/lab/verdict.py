@@ -32,6 +32,8 @@ class EventKind(StrEnum):
     """New visitors get it from here on; stamp it just before it is asked for, the first one before the traffic."""
     DEADLINE = "deadline"
     """Its drain was capped: who still holds it is moved."""
+    CANARY = "canary"
+    """Some hosts give it to new visitors from here on, the others the one before; until it is activated."""
     ROLLED_BACK = "rolled_back"
     """It was taken back: its holders go to the release before."""
 
@@ -159,7 +161,8 @@ def _classes_of(visit: Sequence[Sample], events: Sequence[Event], slack_s: float
 def _reason_of(move: _Move, events: Sequence[Event], slack_s: float) -> str:
     for event in events:
         is_in_between = move.before.sent_at - slack_s <= event.at <= move.after.head_at + slack_s
-        if event.version == move.before.version and event.kind is not EventKind.ACTIVATED and is_in_between:
+        moves = event.kind in (EventKind.DEADLINE, EventKind.ROLLED_BACK)
+        if moves and event.version == move.before.version and is_in_between:
             return event.kind
     return "unasked"
 
@@ -168,7 +171,7 @@ def _count_early(samples: Iterable[Sample], events: Sequence[Event]) -> int:
     """Count by the head of the answer: what was routed after the activation cannot have been answered before it."""
     first: dict[str, float] = {}
     for event in events:
-        if event.kind is EventKind.ACTIVATED:
+        if event.kind in (EventKind.ACTIVATED, EventKind.CANARY):
             first.setdefault(event.version, event.at)
     return sum(sample.head_at < first.get(sample.version, float("inf")) for sample in samples)
 
@@ -185,22 +188,26 @@ def _count_stale(newcomers: Iterable[Sample], events: Sequence[Event], settle_s:
         since, until = bisect_right(times, sample.sent_at - settle_s), bisect_right(times, sample.head_at)
         # Any release that was active at some time from `settle_s` before the request to its answer is right.
         allowed = actives[max(since - 1, 0) : until]
-        stale += sample.version not in allowed
+        stale += not any(sample.version in active for active in allowed)
     return stale
 
 
-def _timeline(events: Sequence[Event]) -> tuple[list[float], list[str]]:
-    """Return since when each release has been the active one; taking it back makes the one before it active again."""
+def _timeline(events: Sequence[Event]) -> tuple[list[float], list[frozenset[str]]]:
+    """
+    Return since when each release has been the active one; taking it back makes the one before it active again.
+
+    A canary and the one before it are active together.
+    """
     times: list[float] = []
-    actives: list[str] = []
+    actives: list[frozenset[str]] = []
     stack: list[str] = []
     for event in events:
-        if event.kind is EventKind.ACTIVATED:
+        if event.kind in (EventKind.ACTIVATED, EventKind.CANARY):
             stack = [version for version in stack if version != event.version] + [event.version]
         elif event.kind is EventKind.ROLLED_BACK and len(stack) > 1:
             stack = [version for version in stack if version != event.version]
         else:
             continue
         times.append(event.at)
-        actives.append(stack[-1])
+        actives.append(frozenset(stack[-2:] if event.kind is EventKind.CANARY else stack[-1:]))
     return times, actives

@@ -145,6 +145,18 @@ def test_a_long_answer_is_right_by_what_was_active_when_it_was_asked_for() -> No
     assert judge(outcome_of([slow]), [A_FROM_START, B_AT_10], RULES).is_clean
 
 
+def test_while_a_canary_runs_newcomers_may_get_either_and_afterwards_only_one() -> None:
+    """Who has a release keeps it meanwhile; before the canary nobody sees it, and a canary taken back is gone."""
+    canary = Event(EventKind.CANARY, "b", 8)
+    either = [sample(7.9, "b"), sample(9, "a"), sample(9.5, "b"), sample(12, "a"), sample(12, "b")]
+    promoted = judge(outcome_of(either), [A_FROM_START, canary, B_AT_10], RULES)
+    assert (promoted.early, promoted.stale) == (1, 2)
+    taken_back = judge(outcome_of([*either[1:3], sample(17, "b")]), [A_FROM_START, canary, B_BACK_AT_15], RULES)
+    assert (taken_back.early, taken_back.stale) == (0, 1)
+    moved = judge(outcome_of(visitor(1, (8.5, "a"), (9, "b"))), [A_FROM_START, canary], RULES)
+    assert moved.moved_unasked == 1
+
+
 def test_failures_spoil_the_verdict() -> None:
     """Failures are summed by fault; streams and WebSockets that ended early are counted as cut as well."""
     failed = {
