@@ -17,7 +17,8 @@ from agent.core.actions import SetGate, SetState, Stop, Switch
 from agent.core.desired import AsItIs, HoldingPage
 from agent.core.draft import BUSY_POLL_S, Draft, Situation, is_ready
 from agent.core.goals import Goal, goals_of
-from agent.core.leaving import keep, leave, revive
+from agent.core.joining import note_ready, still_joins
+from agent.core.leaving import DRAIN_POLL_S, keep, leave, revive
 from agent.core.names import SlotName
 from agent.core.observed import AdminState, Container, Gate, Unavailable
 from agent.core.plan import Plan, SlotPhase, SlotView
@@ -43,6 +44,7 @@ def decide(situation: Situation) -> Plan:
         return draft.finish()
     if isinstance(observed.containers, Unavailable):
         return _without_docker(draft, observed.containers.reason)
+    note_ready(draft)
     _decide_slots(draft)
     _remove_doubles(draft, observed.containers)
     return draft.finish()
@@ -94,7 +96,10 @@ def _serve(draft: Draft, goals: dict[SlotName, Goal]) -> None:
         _go_on_serving(draft, slot, tenant)
         _finish_switch(draft, slot, goals)
     elif stage(draft, slot, tenant, want):
-        _switch(draft, slot, goals)
+        if still_joins(draft) is not None and draft.proxy.gate is not Gate.CLOSED:
+            draft.look(draft.now)  # the gate goes first: the switch would make the host ready
+        else:
+            _switch(draft, slot, goals)
 
 
 def _switch(draft: Draft, slot: SlotName, goals: dict[SlotName, Goal]) -> None:
@@ -150,8 +155,11 @@ def _hold(draft: Draft, goals: dict[SlotName, Goal]) -> None:
     tenant = draft.tenants[slot]
     if is_ready(draft.server(slot)):
         _go_on_serving(draft, slot, tenant)
-    elif stage(draft, slot, tenant, want) and draft.slot(slot).served:
-        draft.show(slot, SlotPhase.DRAINING, "kept warm: the way back")
+    elif stage(draft, slot, tenant, want):
+        if draft.slot(slot).served:
+            draft.show(slot, SlotPhase.DRAINING, "kept warm: the way back")
+        if draft.at.desired.runs_both:
+            draft.look(draft.now + DRAIN_POLL_S)  # the fleet goes by its silence, and HAProxy sends no event
 
 
 def _others(draft: Draft, slot: SlotName, tenant: Container, goal: Goal) -> None:
@@ -214,11 +222,15 @@ def _tidy_empty_slots(draft: Draft) -> None:
 
 
 def _set_gate(draft: Draft) -> None:
+    lack = still_joins(draft)
+    if lack is not None:
+        draft.notes.append(f"not ready before it runs both releases: {lack}")
+        draft.look(draft.now + 1)
     serves = any(is_ready(draft.server(slot)) for slot in SlotName)
     nothing_recorded = isinstance(draft.at.desired.serve, HoldingPage) and not serves
     holding = nothing_recorded or (draft.memory.holding and not serves)
     draft.memory = draft.memory.but(holding=holding)
-    gate = Gate.CLOSED if draft.memory.leaving else Gate.HOLDING if holding else Gate.OPEN
+    gate = Gate.CLOSED if draft.memory.leaving or lack is not None else Gate.HOLDING if holding else Gate.OPEN
     if gate is not draft.proxy.gate or not draft.proxy.gate_saved:
         draft.gate = SetGate(gate)
 

@@ -84,6 +84,8 @@ class Desired:
     """It was taken back by hand: so only if its container is newer than that of what serves."""
     retire_now: bool = False
     """The record says ``retiring``: what is neither served nor held goes without waiting for local silence."""
+    runs_both: bool = False
+    """Visitors of both releases are about: a host that boots is ready once it runs both."""
     notes: tuple[str, ...] = ()
     """Why something is not followed, for an operator to read."""
 
@@ -124,10 +126,10 @@ def _in_progress(record: RolloutRecord, node: NodeName) -> Desired:
             return Desired(before, hold=target)
         case Phase.CANARY | Phase.AWAITING_PROMOTION | Phase.SWITCHING:
             if target is not None and record.includes(node):
-                return Desired(target, hold=source)
-            return Desired(before, hold=target)
+                return Desired(target, hold=source, runs_both=True)
+            return Desired(before, hold=target, runs_both=True)
         case Phase.BAKING:
-            return Desired(target or before, hold=source)
+            return Desired(target or before, hold=source, runs_both=True)
         case Phase.RETIRING:
             return Desired(target or before, retire_now=True)
         case _:

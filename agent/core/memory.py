@@ -98,6 +98,8 @@ class Memory(_Frozen):
     holding: bool = False
     """Consul confirmed in this boot that nothing is recorded yet."""
     leaving: bool = False
+    joined: bool = False
+    """Load balancers were told in this boot that the host is ready."""
     failures: dict[str, Failure] = {}
     """By key of the wish."""
     resolved: dict[str, Digest] = {}

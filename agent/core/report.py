@@ -96,6 +96,8 @@ class NodeReport(_Document):
     summary: str
     is_ready: bool
     """Whether the host tells load balancers that it is ready."""
+    is_leaving: bool = False
+    """The host was taken out of traffic on purpose."""
     gate: Gate | None = None
     old_workers: int | None = None
     wants: str = ""
@@ -180,6 +182,7 @@ def report_of(view: HostView, identity: Identity) -> NodeReport:
         phase=view.leading[1].phase,
         summary=view.summary,
         is_ready=view.is_ready,
+        is_leaving=view.plan.memory.leaving,
         gate=proxy.gate if proxy else None,
         old_workers=proxy.old_workers if proxy else None,
         wants=_words(view.desired),

@@ -150,6 +150,9 @@ class DockerModel:
     def _end_pull(self, reference: ImageReference) -> None:
         if behaviour_of(reference) == "unknown":
             self.results.append(JobResult(JobKind.PULL, reference, error=f"{reference}: manifest unknown"))
+        elif behaviour_of(reference) == "away":
+            error = f"{reference}: registry does not answer"
+            self.results.append(JobResult(JobKind.PULL, reference, error=error, transient=True))
         else:
             self.images[reference] = digest_of(reference)
             self.results.append(JobResult(JobKind.PULL, reference))

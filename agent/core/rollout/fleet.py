@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from agent.core.names import Digest, ImageReference, NodeName, SlotName
-from agent.core.observed import AdminState, Gate
+from agent.core.observed import AdminState
 from agent.core.record import RecordedRelease
 from agent.core.report import NodeReport, SlotReport
 
@@ -48,7 +48,9 @@ class Host:
     @property
     def is_leaving(self) -> bool:
         """Whether its last word was that it goes: not waited for, and no failure."""
-        return self.report is not None and self.report.gate is Gate.CLOSED
+        if self.report is None or not self.report.is_leaving:
+            return False
+        return self.gone_s is not None or self.report.instance == self.instance
 
     def slot_of(self, release: RecordedRelease | None) -> tuple[SlotName, SlotReport] | None:
         """Return the slot that holds *release*, where the live report shows one."""

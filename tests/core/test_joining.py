@@ -1,0 +1,136 @@
+"""A host that boots while the fleet runs two releases is ready once it runs both; one that was ready stays so."""
+
+import pytest
+
+from agent.core.names import NodeName, SlotName
+from agent.core.observed import AdminState, Gate
+from agent.core.plan import SlotPhase
+from agent.core.record import Phase
+from agent.core.report import NodeReport, SlotReport
+from agent.core.rollout.fleet import Host
+from tests.core.consul_model import recorded
+from tests.core.scenes import gate
+from tests.core.world import World
+
+
+def booting(phase: Phase, *, source: str = "app:a", target: str = "app:b") -> World:
+    """Return a host that boots while a rollout is in *phase*; its gate file says open, as before the reboot."""
+    world = World(1)
+    world.monitor.activate(source)
+    world.monitor.activate(target)
+    world.consul.put(active=source)
+    world.consul.begin_rollout(target, recorded(source, 0))
+    for step in (Phase.READY, Phase.SWITCHING, Phase.BAKING, Phase.RETIRING):
+        if world.consul.record is not None and world.consul.record.phase is not phase:
+            world.consul.enter(step)
+    return world
+
+
+def is_ready(world: World) -> bool:
+    """Whether load balancers send visitors here."""
+    return gate(world) is Gate.OPEN and world.serving() is not None
+
+
+@pytest.mark.parametrize("phase", [Phase.SWITCHING, Phase.BAKING])
+def test_a_joiner_is_ready_only_once_it_runs_both_releases(phase: Phase) -> None:
+    """Not for an instant before, or holders of the other release would be moved."""
+    world = booting(phase)
+    assert world.run_for(20, lambda: world.serving() is not None)
+    while not is_ready(world):
+        assert world.now < 30
+        world.step()
+    both = {world.docker.in_slot(slot) is not None and slot in world.proxy.process.pins for slot in SlotName}
+    assert both == {True}
+    assert {srv.admin for srv in world.proxy.process.servers.values()} == {AdminState.READY, AdminState.DRAIN}
+
+
+@pytest.mark.parametrize("phase", [Phase.STAGING, Phase.RETIRING])
+def test_where_visitors_have_one_release_only_a_joiner_waits_for_that_one(phase: Phase) -> None:
+    """Before the commit nobody has the target, in retiring nobody has the source."""
+    world = booting(
+        phase,
+        source="app:a" if phase is Phase.STAGING else "app:n-never",
+        target="app:n-never" if phase is Phase.STAGING else "app:b",
+    )
+    assert world.run_for(5, lambda: is_ready(world))
+
+
+def test_a_joiner_whose_other_release_failed_is_ready_with_the_one_it_serves() -> None:
+    """With a reason to show; more cannot be had."""
+    world = booting(Phase.BAKING, source="app:e-exits")
+    assert world.run_for(3, lambda: world.serving() is not None)
+    assert world.run_for(15, lambda: is_ready(world))
+    assert world.agent.memory.failures
+
+
+def test_what_may_pass_by_itself_has_failed_after_a_minute_of_attempts() -> None:
+    """A registry that is away for a moment makes no joiner ready; one that stays away keeps none out for ever."""
+    world = booting(Phase.BAKING, source="app:r-away")
+    assert not world.run_for(30, lambda: is_ready(world))
+    assert world.run_for(60, lambda: is_ready(world))
+
+
+@pytest.mark.parametrize("wiped", [False, True])
+def test_an_agent_that_restarts_beside_a_release_that_serves_changes_no_readiness(wiped: bool) -> None:
+    """With the journal or without, though the release beside it is gone meanwhile."""
+    world = booting(Phase.BAKING)
+    assert world.run_for(30, lambda: is_ready(world))
+    held = next(c for c in world.docker.containers.values() if c.reference == "app:a")
+    world.agent.restart(wiped=wiped)
+    world.docker.exit(held.id, 1)
+    for _ in range(200):
+        world.step()
+        assert is_ready(world)
+
+
+def test_an_agent_that_restarts_before_its_host_was_ready_does_not_make_it_so() -> None:
+    """Its closed gate tells it apart from a host that serves."""
+    world = booting(Phase.BAKING, source="app:a")
+    assert world.run_for(20, lambda: world.serving() is not None)
+    assert not is_ready(world)
+    world.agent.restart(wiped=True)
+    while not is_ready(world):
+        assert world.now < 30
+        world.step()
+    assert all(slot in world.proxy.process.pins for slot in SlotName)
+
+
+def test_the_end_of_the_bake_lets_a_joiner_in_that_lacks_the_source() -> None:
+    """Nobody uses the source any more."""
+    world = booting(Phase.BAKING, source="app:r-away")
+    world.run_for(10)
+    assert not is_ready(world)
+    world.consul.enter(Phase.RETIRING)
+    assert world.run_for(5, lambda: is_ready(world))
+
+
+def test_a_held_release_that_visitors_use_is_looked_at_each_second() -> None:
+    """The fleet waits for its silence, and HAProxy sends no event for a request."""
+    world = booting(Phase.BAKING)
+    assert world.run_for(30, lambda: is_ready(world))
+    world.run_for(5)
+    assert world.agent.plan is not None
+    assert world.agent.plan.actions == ()
+    assert world.agent.plan.look_again_at <= world.now + 1.0
+
+
+def test_a_closed_gate_alone_is_not_taken_for_leaving() -> None:
+    """The coordinator waits for a joiner, and not for a host that was taken out of traffic by its present agent."""
+    slots = {slot: SlotReport(phase=SlotPhase.EMPTY) for slot in SlotName}
+    report = NodeReport(
+        app="cs90",
+        node="web-1",
+        instance="one",
+        agent="0",
+        phase=SlotPhase.EMPTY,
+        summary="",
+        is_ready=False,
+        gate=Gate.CLOSED,
+        slots=slots,
+    )
+    gone = report.model_copy(update={"is_leaving": True})
+    node = NodeName("web-1")
+    assert not Host(node, "one", report).is_leaving
+    assert Host(node, "one", gone).is_leaving
+    assert Host(node, "one", gone, gone_s=1.0).is_leaving
+    assert not Host(node, "two", gone).is_leaving
