@@ -76,6 +76,22 @@ def haproxy_config(
         typer.echo(f"wrote {out}; reload HAProxy to use it", err=True)
 
 
+@cli.command("consul-config")
+def consul_config(
+    config: Annotated[Path, typer.Option("--config", "-c", help="What Consul shall be like on this machine.")] = Path(
+        "/etc/tidegate/consul.toml"
+    ),
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write it here when it is valid.")] = None,
+    consul: Annotated[str, typer.Option("--consul", help="The Consul program.")] = "consul",
+) -> None:
+    """Render Consul's own configuration, checked with ``consul validate``; to standard output, or --out."""
+    import asyncio
+
+    from agent.cli.consul_config import write
+
+    asyncio.run(write(config, out, consul))
+
+
 @cli.command()
 def status(
     config: Config = None,

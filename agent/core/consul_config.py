@@ -87,6 +87,8 @@ class ConsulPlan(BaseModel):
     """Address other agents reach this one at; by default that of the interface with the default route."""
     client_address: str = "127.0.0.1"
     """Where the HTTP API listens: an address, or ``unix:///path``."""
+    https_address: IPv4Address | None = None
+    """Where HTTPS listens, if elsewhere: for operators, while HTTP stays on loopback."""
     servers: Annotated[int, Field(ge=1, le=7)] = 3
     """How many servers make the cluster."""
     domain: _Name | None = None
@@ -183,13 +185,14 @@ def _acl(secrets: Secrets) -> dict[str, Any]:
 
 
 def _addresses(plan: ConsulPlan) -> dict[str, Any]:
-    if plan.client_address.startswith("unix://"):
-        return {
-            "addresses": {"http": plan.client_address},
-            "unix_sockets": {"mode": "0660"},
-            "client_addr": "127.0.0.1",
-        }
-    return {"client_addr": plan.client_address}
+    is_socket = plan.client_address.startswith("unix://")
+    addresses = {"http": plan.client_address} if is_socket else {}
+    if plan.https_address is not None:
+        addresses["https"] = str(plan.https_address)
+    rendered: dict[str, Any] = {"client_addr": "127.0.0.1" if is_socket else plan.client_address}
+    if is_socket:
+        rendered["unix_sockets"] = {"mode": "0660"}
+    return rendered | ({"addresses": addresses} if addresses else {})
 
 
 def _ports(ports: Ports, version: Version) -> Mapping[str, int]:

@@ -61,6 +61,17 @@ def test_ports_nobody_asked_for_are_off() -> None:
     assert (ports["grpc"], ports["grpc_tls"], ports["serf_wan"], ports["https"]) == (-1, -1, -1, -1)
 
 
+def test_operators_may_be_let_in_over_https_alone() -> None:
+    """HTTP, which would show tokens to the network, stays on loopback."""
+    changes = {"https_address": "0.0.0.0", "ports": {"https": 8501}}
+    config = render(ConsulPlan.model_validate(SERVER | changes), SECRETS, (1, 8))
+    assert config["client_addr"] == "127.0.0.1"
+    assert config["addresses"] == {"https": "0.0.0.0"}
+    assert config["ports"]["https"] == 8501
+    socket = render(ConsulPlan.model_validate(CLIENT | {"client_address": "unix:///run/consul.sock"}), SECRETS, (1, 8))
+    assert socket["addresses"] == {"http": "unix:///run/consul.sock"}
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
