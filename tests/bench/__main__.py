@@ -5,7 +5,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from tests.bench import deploy, latency, proxy, rest
+from tests.bench import deploy, latency, proxy, rest, watching
 from tests.bench.figures import Figure, table, write
 
 OUT = Path("build/bench.json")
@@ -13,6 +13,7 @@ _SUITES: dict[str, Callable[[], Awaitable[list[Figure]]]] = {
     "latency": latency.measure,
     "deploy": deploy.measure,
     "rest": rest.measure,
+    "watching": watching.measure,
     "proxy": lambda: proxy.measure(proxy.Rounds()),
 }
 
