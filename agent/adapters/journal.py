@@ -116,7 +116,8 @@ def _rebased(memory: Memory, shift: float) -> Memory:
     """Carry times over a reboot; states of HAProxy and the holding page belong to the boot they were seen in."""
     slots = {name: _slot_rebased(slot, shift) for name, slot in memory.slots.items()}
     failures = {key: _failure_rebased(failure, shift) for key, failure in memory.failures.items()}
-    return memory.but(slots=slots, failures=failures, worker=None, gate=None, holding=False, leaving=False, joined=False)
+    of_the_boot = {"worker": None, "gate": None, "holding": False, "leaving": False, "ready_for": None}
+    return memory.but(slots=slots, failures=failures, **of_the_boot)
 
 
 def _slot_rebased(slot: SlotMemory, shift: float) -> SlotMemory:

@@ -97,7 +97,7 @@ def _serve(draft: Draft, goals: dict[SlotName, Goal]) -> None:
         _finish_switch(draft, slot, goals)
     elif stage(draft, slot, tenant, want):
         if still_joins(draft) is not None and draft.proxy.gate is not Gate.CLOSED:
-            draft.look(draft.now)  # the gate goes first: the switch would make the host ready
+            draft.look(draft.now)  # the gate goes first: the switch may make the host ready
         else:
             _switch(draft, slot, goals)
 

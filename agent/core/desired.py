@@ -85,7 +85,7 @@ class Desired:
     retire_now: bool = False
     """The record says ``retiring``: what is neither served nor held goes without waiting for local silence."""
     runs_both: bool = False
-    """Visitors of both releases are about: a host that boots is ready once it runs both."""
+    """Visitors of both releases are about: a host that has only one of them is not ready yet."""
     notes: tuple[str, ...] = ()
     """Why something is not followed, for an operator to read."""
 

@@ -1,11 +1,14 @@
 """
-A host that boots while the fleet runs two releases tells load balancers that it is ready once it runs both.
+While the fleet runs two releases, a host that lacks one of them is not ready until it has it.
 
-Visitors of either release may be sent to it the moment it says ready, and each must find theirs (design.md, section 5,
-"Joins"). A host that was ready once in this boot never loses that by it: nothing here closes a gate that was open.
+Visitors of either release may be sent to a host the moment it says ready, and each must find theirs (design.md,
+section 5). That concerns a host that boots between the commit and the end of the bake, and one that was away from
+Consul while the others staged. A host that once had both in this rollout stays ready whatever becomes of them, and a
+release that has failed with a reason is not waited for: never may what is wrong with a release close every gate.
 """
 
-from agent.core.draft import Draft
+from agent.core.desired import Want
+from agent.core.draft import Draft, is_ready
 from agent.core.memory import Failure
 from agent.core.observed import Gate
 
@@ -14,28 +17,46 @@ ATTEMPTS_MAX = 5
 
 
 def note_ready(draft: Draft) -> None:
-    """Remember that load balancers were told in this boot that the host is ready."""
-    serves = any(server.is_serving for server in draft.proxy.servers.values())
-    is_told = draft.proxy.gate is Gate.HOLDING or (draft.proxy.gate is Gate.OPEN and serves)
-    if is_told and not draft.memory.joined:
-        draft.memory = draft.memory.but(joined=True)
+    """Remember for which rollout this host may be ready: it has both releases, or was ready when we first looked."""
+    hold, known = draft.at.desired.hold, draft.memory.ready_for
+    generation = hold.generation if hold is not None else 0
+    if hold is not None and known != generation and not _lacks(draft):
+        draft.memory = draft.memory.but(ready_for=generation)
+    elif known is None and _is_told_ready(draft):
+        draft.memory = draft.memory.but(ready_for=generation if draft.at.desired.runs_both else 0)
 
 
 def still_joins(draft: Draft) -> str | None:
-    """Say what a booting host lacks before it may be ready; None when nothing, or when it was ready before."""
-    desired = draft.at.desired
-    if draft.memory.joined or not desired.runs_both or desired.hold is None:
+    """Say what this host lacks before it may be ready; None when nothing."""
+    hold = draft.at.desired.hold
+    if hold is None or not draft.at.desired.runs_both or draft.memory.ready_for == hold.generation:
         return None
-    hold = desired.hold
-    if _has_failed(draft.memory.failures.get(hold.key)):
+    return _lacks(draft)
+
+
+def _is_told_ready(draft: Draft) -> bool:
+    """Whether load balancers send visitors here now."""
+    serves = any(server.is_serving for server in draft.proxy.servers.values())
+    return draft.proxy.gate is Gate.HOLDING or (draft.proxy.gate is Gate.OPEN and serves)
+
+
+def _lacks(draft: Draft) -> str | None:
+    wants = (want for want in (draft.serve, draft.at.desired.hold) if want is not None)
+    return next((reason for want in wants if (reason := _lack(draft, want)) is not None), None)
+
+
+def _lack(draft: Draft, want: Want) -> str | None:
+    """Say why visitors of *want* would not find it here; a release that has failed is not waited for."""
+    if _has_failed(draft.memory.failures.get(want.key)):
         return None
-    tenant = next((tenant for tenant in draft.tenants.values() if hold.is_met_by(tenant)), None)
+    tenant = next((tenant for tenant in draft.tenants.values() if want.is_met_by(tenant)), None)
     if tenant is None:
-        return f"{hold.reference} does not run yet"
-    is_pinned = draft.proxy.pins_saved and draft.proxy.pins.get(tenant.slot) == hold.pin_for(tenant)
-    if draft.slot(tenant.slot).staged and is_pinned and draft.server(tenant.slot).is_known_good:
+        return f"{want.reference} does not run yet"
+    server = draft.server(tenant.slot)
+    is_pinned = draft.proxy.pins_saved and draft.proxy.pins.get(tenant.slot) == want.pin_for(tenant)
+    if is_pinned and draft.slot(tenant.slot).staged and (server.is_known_good or is_ready(server)):
         return None
-    return f"{hold.reference} is not staged yet"
+    return f"{want.reference} is not staged yet"
 
 
 def _has_failed(failure: Failure | None) -> bool:

@@ -98,8 +98,8 @@ class Memory(_Frozen):
     holding: bool = False
     """Consul confirmed in this boot that nothing is recorded yet."""
     leaving: bool = False
-    joined: bool = False
-    """Load balancers were told in this boot that the host is ready."""
+    ready_for: int | None = None
+    """Last rollout in which the host had both releases; 0: it was ready before one; None: not yet in this boot."""
     failures: dict[str, Failure] = {}
     """By key of the wish."""
     resolved: dict[str, Digest] = {}

@@ -1,13 +1,14 @@
-"""A host that boots while the fleet runs two releases is ready once it runs both; one that was ready stays so."""
+"""A host that boots or comes back while the fleet runs two releases has both before it is ready."""
 
 import pytest
 
 from agent.core.names import NodeName, SlotName
 from agent.core.observed import AdminState, Gate
 from agent.core.plan import SlotPhase
-from agent.core.record import Phase
+from agent.core.record import Phase, RecordedRelease
 from agent.core.report import NodeReport, SlotReport
 from agent.core.rollout.fleet import Host
+from agent.core.spec import RunSpec
 from tests.core.consul_model import recorded
 from tests.core.scenes import gate
 from tests.core.world import World
@@ -93,6 +94,67 @@ def test_an_agent_that_restarts_before_its_host_was_ready_does_not_make_it_so() 
         assert world.now < 30
         world.step()
     assert all(slot in world.proxy.process.pins for slot in SlotName)
+
+
+def returning(target: str) -> World:
+    """Return a host that served `app:a` while it could not read Consul, and reads that the fleet bakes *target*."""
+    world = World(1)
+    world.monitor.activate("app:a")
+    world.consul.put(active="app:a")
+    assert world.run_for(10, lambda: is_ready(world))
+    world.consul.away = "unknown"
+    serving = world.serving()
+    assert serving is not None
+    world.monitor.activate(target)
+    source = RecordedRelease(image=serving.reference, spec=RunSpec(), release=serving.release, pin=serving.pin)
+    world.consul.begin_rollout(target, source)
+    for step in (Phase.READY, Phase.SWITCHING, Phase.BAKING):
+        world.consul.enter(step)
+    world.run_for(5)
+    assert is_ready(world)
+    world.consul.away = ""
+    return world
+
+
+def test_a_host_that_missed_the_staging_catches_up_before_it_serves_again() -> None:
+    """Holders of the target would be moved by it, and then back."""
+    world = returning("app:b")
+    world.run_for(1)
+    assert gate(world) is Gate.CLOSED
+    assert world.run_for(20, lambda: is_ready(world))
+    serving = world.serving()
+    assert serving is not None
+    assert serving.reference == "app:b"
+    assert all(slot in world.proxy.process.pins for slot in SlotName)
+
+
+def test_a_host_that_cannot_catch_up_goes_on_with_what_it_serves() -> None:
+    """A release that is no good may not take hosts out of traffic for longer than its checks take."""
+    world = returning("app:e-exits")
+    assert world.run_for(20, lambda: gate(world) is Gate.CLOSED)
+    assert world.run_for(20, lambda: is_ready(world))
+
+
+def test_a_member_stays_ready_though_the_target_dies_at_the_commit() -> None:
+    """It had both: what is wrong with a release may not close every gate at once."""
+    world = World(1)
+    world.monitor.activate("app:a")
+    world.consul.put(active="app:a")
+    assert world.run_for(10, lambda: is_ready(world))
+    serving = world.serving()
+    assert serving is not None
+    source = RecordedRelease(image=serving.reference, spec=RunSpec(), release=serving.release, pin=serving.pin)
+    world.consul.begin_rollout("app:b", source)
+    assert world.run_for(10, lambda: len(world.proxy.process.pins) == 2)
+    world.run_for(3)
+    held = next(c for c in world.docker.containers.values() if c.reference == "app:b")
+    world.monitor.activate("app:b")
+    world.docker.exit(held.id, 1)
+    world.consul.enter(Phase.READY)
+    world.consul.enter(Phase.SWITCHING)
+    for _ in range(100):
+        world.step()
+        assert gate(world) is Gate.OPEN
 
 
 def test_the_end_of_the_bake_lets_a_joiner_in_that_lacks_the_source() -> None:
