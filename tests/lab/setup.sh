@@ -173,8 +173,8 @@ bring_packages() { # bring_packages <stage>
 keep_program() { # keep_program <directory with a package file> <program>: take that one program into the cache
     local found
     dpkg -x "$1"/*.deb "$1/tree"
-    # Debian 13 moved what was in /bin to /usr/bin.
-    found=$(find "$1/tree/bin" "$1/tree/usr/bin" -type f -name "$2" 2>/dev/null | sed -n 1p)
+    # Debian 13 moved what was in /bin to /usr/bin; Docker's plugins lie in libexec (Debian, Ubuntu) or lib (Docker).
+    found=$(find "$1/tree/bin" "$1/tree/usr/bin" "$1"/tree/usr/lib*/docker -type f -name "$2" 2>/dev/null | sed -n 1p)
     [[ -n $found ]] && install -m 0755 "$found" "$cache/bin/$2"
 }
 
@@ -187,21 +187,33 @@ unpack_from_apt() { # unpack_from_apt <package> <program in it>
     keep_program "$work/$1" "$2"
 }
 
-unpack_consul_from_debian_11() { # Debian 12 and 13 and Ubuntu 24.04 have no Consul; Debian 11's runs on them
-    local keyring mirror options
-    if [[ ! -e /usr/share/keyrings/debian-archive-keyring.gpg ]]; then install_packages debian-archive-keyring; fi
+debian_archive() { # sets $mirror and $keyring
+    if [[ ! -e /usr/share/keyrings/debian-archive-keyring.gpg ]]; then
+        refresh_apt
+        install_packages debian-archive-keyring
+    fi
     keyring=/usr/share/keyrings/debian-archive-keyring.gpg
     if ! mirror=$(tests/lab/debian-mirror.sh 2>/dev/null); then
+        refresh_apt
         install_packages debootstrap
         mirror=$(tests/lab/debian-mirror.sh)
     fi
+}
+
+download_from_debian() { # download_from_debian <release> <package>: into $work/<package>
+    local mirror keyring options place="$work/$1"
+    debian_archive
+    mkdir -p "$work/$2" "$place/lists/partial" "$place/cache/archives/partial"
+    echo "deb [signed-by=$keyring] $mirror $1 main" >"$place/sources.list"
+    options=(-qq -o "Dir::Etc::SourceList=$place/sources.list" -o Dir::Etc::SourceParts=-
+        -o "Dir::State::Lists=$place/lists" -o "Dir::Cache=$place/cache" -o APT::Sandbox::User=)
+    (cd "$work/$2" && apt-get "${options[@]}" update && apt-get "${options[@]}" download "$2") \
+        >"$work/download.log" 2>&1
+}
+
+unpack_consul_from_debian_11() { # Debian 12 and 13 and Ubuntu 24.04 have no Consul; Debian 11's runs on them
     say "unpacking Debian 11's consul into $cache (not installed)"
-    mkdir -p "$work/consul" "$work/lists/partial" "$work/apt-cache/archives/partial"
-    echo "deb [signed-by=$keyring] $mirror bullseye main" >"$work/bullseye.list"
-    options=(-qq -o "Dir::Etc::SourceList=$work/bullseye.list" -o Dir::Etc::SourceParts=-
-        -o "Dir::State::Lists=$work/lists" -o "Dir::Cache=$work/apt-cache" -o APT::Sandbox::User=)
-    (cd "$work/consul" && apt-get "${options[@]}" update && apt-get "${options[@]}" download consul) \
-        >"$work/download.log" 2>&1 || return 1
+    download_from_debian bullseye consul || return 1
     keep_program "$work/consul" consul
 }
 
@@ -219,7 +231,34 @@ bring_consul() {
     "$cache/bin/consul" version >/dev/null || fail "Debian 11's consul does not run here: put your own on PATH"
 }
 
+# --- the local cluster ---------------------------------------------------------------------------------------
+
+bring_compose() { # the user's own `docker compose` comes first
+    if docker compose version >/dev/null 2>&1 || [[ -x $cache/bin/docker-compose ]]; then return; fi
+    unpack_from_apt docker-compose-v2 docker-compose && return
+    say "unpacking Debian 13's docker-compose into $cache (not installed)"
+    { download_from_debian trixie docker-compose && keep_program "$work/docker-compose" docker-compose; } || {
+        cat "$work/download.log" >&2
+        fail "cannot get Docker Compose v2: install Docker's plugin, then try again"
+    }
+    "$cache/bin/docker-compose" version >/dev/null || fail "Debian 13's docker-compose does not run here"
+}
+
+bring_machine_base() { # a bare Debian for the cluster's machines, where the Hub does not answer
+    if [[ -e $cache/machine-base.tar || -e $cache/docker-hub ]]; then return; fi
+    say "making a bare Debian with debootstrap, as root, once (about a minute)"
+    bring_debootstrap
+    as_root env "TIDEGATE_DEBIAN_MIRROR=${TIDEGATE_DEBIAN_MIRROR:-}" tests/lab/debian-base.sh \
+        "$cache/machine-base.tar" || fail "cannot make the machines' base"
+}
+
 # --- the base of the PHP page ----------------------------------------------------------------------------------
+
+bring_debootstrap() {
+    if have debootstrap && [[ -e /usr/share/keyrings/debian-archive-keyring.gpg ]]; then return; fi
+    refresh_apt
+    install_packages debootstrap debian-archive-keyring
+}
 
 bring_php_base() { # tests/lab/images.py reads the outcome: a tar of our own, or the mark that the Hub answered
     if [[ -e $cache/php-base.tar || -e $cache/docker-hub ]]; then return; fi
@@ -228,13 +267,10 @@ bring_php_base() { # tests/lab/images.py reads the outcome: a tar of our own, or
         return
     fi
     say "Docker Hub has no php:8-apache for this machine (or did not answer in 8 s): using Debian's Apache and PHP"
-    if ! have debootstrap || [[ ! -e /usr/share/keyrings/debian-archive-keyring.gpg ]]; then
-        refresh_apt
-        install_packages debootstrap debian-archive-keyring
-    fi
+    bring_debootstrap
     say "making that base with debootstrap, as root, once (about a minute)"
-    as_root env "TIDEGATE_DEBIAN_MIRROR=${TIDEGATE_DEBIAN_MIRROR:-}" tests/lab/php-base.sh "$cache/php-base.tar" ||
-        fail "cannot make the PHP base"
+    as_root env "TIDEGATE_DEBIAN_MIRROR=${TIDEGATE_DEBIAN_MIRROR:-}" tests/lab/debian-base.sh "$cache/php-base.tar" \
+        apache2,libapache2-mod-php || fail "cannot make the PHP base"
 }
 
 mkdir -p "$cache/bin"
@@ -248,3 +284,5 @@ bring_program docker-registry docker-registry
 bring_program busybox busybox-static
 bring_consul
 bring_php_base
+bring_machine_base
+bring_compose
