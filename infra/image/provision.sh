@@ -117,21 +117,26 @@ tidegate() {
     if [[ ! -e $home/.installed || $(<$home/.installed) != "$wanted" ]]; then
         say "installing Tidegate into $home"
         if [[ -n $wheels ]]; then
-            "${pip[@]}" --no-index --find-links "$wheels" --upgrade --force-reinstall tidegate
+            pip+=(--no-index --find-links "$wheels")
+            "${pip[@]}" --upgrade tidegate
+            # The version may be the same, and what it holds another one.
+            "${pip[@]}" --force-reinstall --no-deps tidegate
         else
             "${pip[@]}" --upgrade "$source_dir"
+            "${pip[@]}" --force-reinstall --no-deps "$source_dir"
         fi
         echo "$wanted" >"$home/.installed"
     fi
     local name
-    for name in render-haproxy render-consul; do
+    for name in render-haproxy render-consul drain; do
         install_file "$source_dir/infra/image/libexec/$name" "$home/libexec/$name" 0755
     done
     ln -sfn "$home/bin/tidegate" /usr/local/bin/tidegate
 }
 
 directories() {
-    install -d -m 0750 -o root -g tidegate "$etc"
+    # Everyone may look in: Consul's user, too, has files there. Each secret is for its reader alone.
+    install -d -m 0755 "$etc"
     install -d -m 0750 -o root -g consul /etc/consul.d
     install -d -m 0750 -o tidegate -g tidegate /var/lib/tidegate
     # HAProxy may start before the agent has ever run.
@@ -164,7 +169,11 @@ PYTHON
 
 units() {
     local unit wanted=(tidegate-agent.service)
-    [[ $role == web ]] && wanted+=(consul-client.service) || wanted+=(consul-server.service)
+    if [[ $role == web ]]; then
+        wanted+=(consul-client.service tidegate-drain.service)
+    else
+        wanted+=(consul-server.service)
+    fi
     for unit in "${wanted[@]}"; do
         install_file "$source_dir/systemd/$unit" "/etc/systemd/system/$unit" 0644
     done
