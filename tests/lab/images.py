@@ -7,10 +7,9 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from tests.lab.dockerd import DockerDaemon
-from tests.lab.registry import Registry
 from tests.lab.tools import LabError, cache_dir, run
 
 APP = Path(__file__).parents[2] / "app"
@@ -26,6 +25,23 @@ class Build:
 
     context: Path
     arguments: Mapping[str, str] = field(default_factory=dict)
+
+
+class Registry(Protocol):
+    """Where images go: `address` as in references, `docker_config` a directory for `docker --config`."""
+
+    @property
+    def address(self) -> str: ...
+    @property
+    def docker_config(self) -> Path: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A registry that somebody else runs."""
+
+    address: str
+    docker_config: Path
 
 
 class Images:

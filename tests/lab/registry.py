@@ -59,7 +59,7 @@ class Registry:
         client: dict[str, object] = {}
         if self.login is not None:
             users = self.home / "htpasswd"
-            users.write_text(f"{self.login.user}:{await _bcrypt(self.login.password)}\n")
+            users.write_text(f"{self.login.user}:{await bcrypt(self.login.password)}\n")
             config["auth"] = {"htpasswd": {"realm": "lab", "path": str(users)}}
             secret = base64.b64encode(f"{self.login.user}:{self.login.password}".encode()).decode()
             client["auths"] = {self.address: {"auth": secret}}
@@ -68,7 +68,7 @@ class Registry:
         (self.docker_config / "config.json").write_text(json.dumps(client))
 
 
-async def _bcrypt(password: str) -> str:
+async def bcrypt(password: str) -> str:
     """Hash as the registry demands; perl is on every Debian and asks the C library, which knows bcrypt."""
     return await run(["perl", "-e", "print crypt($ARGV[0], q($2y$05$labsaltlabsaltlabsalte))", password], timeout_s=10)
 

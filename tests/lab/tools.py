@@ -5,7 +5,7 @@ import contextlib
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 # Debian keeps haproxy and dockerd where an ordinary user's PATH does not look.
@@ -42,9 +42,11 @@ def tool(name: str) -> str:
     return found
 
 
-async def run(argv: Sequence[str], *, timeout_s: float, cwd: Path | None = None) -> str:
+async def run(
+    argv: Sequence[str], *, timeout_s: float, cwd: Path | None = None, env: Mapping[str, str] | None = None
+) -> str:
     """
-    Run a command that ends by itself and return its standard output.
+    Run a command that ends by itself, with *env* beside our own environment, and return its standard output.
 
     Raises:
         LabError: it failed (with the end of what it printed) or did not end within *timeout_s*.
@@ -53,7 +55,7 @@ async def run(argv: Sequence[str], *, timeout_s: float, cwd: Path | None = None)
         tool(argv[0]),
         *argv[1:],
         cwd=cwd,
-        env={**os.environ, "PATH": search_path()},
+        env={**os.environ, "PATH": search_path(), **(env or {})},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -1,0 +1,223 @@
+"""
+The local cluster: brought up from nothing, scaled, and removed; ``make cluster`` and the cluster's tests use it.
+
+All that it needs to be found again lies in one directory: secrets, ports, names of images.
+"""
+
+import asyncio
+import json
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from agent.adapters.consul_policies import Role
+from tests.cluster.acl import ConsulApi
+from tests.cluster.machine import Machine
+from tests.cluster.machines import build_machines
+from tests.cluster.secrets import REGISTRY, SERVERS, Secrets, create
+from tests.cluster.settings import AppPlan, docker_config, server_files, web_files
+from tests.lab.dockerd import DockerDaemon
+from tests.lab.images import Images, Store
+from tests.lab.ports import free_port
+from tests.lab.tools import LabError, cache_dir, run, tool
+
+HERE = Path(__file__).parent
+TIDEGATE = str(Path(sys.executable).with_name("tidegate"))
+_WEB_UNITS = ("consul-client", "haproxy", "tidegate-agent", "tidegate-drain")
+_SERVER_UNITS = ("consul-server", "tidegate-agent")
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where on this machine the cluster is."""
+
+    project: str
+    network: str
+    """First three numbers of its subnet."""
+    site_port: int
+    consul_port: int
+    registry_port: int
+
+
+def home_of(project: str) -> Path:
+    """Return the directory of the cluster *project*; it exists while the cluster does."""
+    return cache_dir() / "clusters" / project
+
+
+class Cluster:
+    """A cluster that is up, or was."""
+
+    def __init__(self, docker: DockerDaemon, layout: Layout, secrets: Secrets, app: AppPlan) -> None:
+        self.docker = docker
+        self.layout = layout
+        self.secrets = secrets
+        self.app = app
+
+    @property
+    def home(self) -> Path:
+        """Its directory."""
+        return self.secrets.home.parent
+
+    @property
+    def site(self) -> str:
+        """Where visitors reach the edge, past Docker's own forwarding: ``address:port``."""
+        return f"{self.layout.network}.10:80"
+
+    @property
+    def consul_addresses(self) -> list[str]:
+        """The addresses of the Consul servers."""
+        return [f"{self.layout.network}.{11 + number}" for number in range(len(SERVERS))]
+
+    def consul(self) -> ConsulApi:
+        """Return a client that may do everything, to be used as a context."""
+        return ConsulApi(self.layout.consul_port, self.secrets)
+
+    def machine(self, name: str) -> Machine:
+        """Return the machine called ``web-2`` or ``consul-a``."""
+        number = "" if name.startswith("web-") else "-1"
+        project = self.layout.project
+        return Machine(name, f"{project}-{name}{number}", f"{project}_cs90", self.docker)
+
+    async def webs(self) -> list[Machine]:
+        """Return the web hosts there are, running or not, by number."""
+        filters = (f"label=com.docker.compose.project={self.layout.project}", "label=com.docker.compose.service=web")
+        options = [f"--filter={each}" for each in filters]
+        names = (await self.docker.cli("ps", "-a", *options, "--format", "{{.Names}}")).split()
+        numbers = sorted(int(name.rpartition("-")[2]) for name in names)
+        return [self.machine(f"web-{number}") for number in numbers]
+
+    def servers(self) -> list[Machine]:
+        """Return the Consul servers."""
+        return [self.machine(name) for name in SERVERS]
+
+    def images(self) -> Images:
+        """Return what builds images and pushes them into the cluster's registry."""
+        address = f"127.0.0.1:{self.layout.registry_port}"
+        config = self.home / "docker"
+        config.mkdir(exist_ok=True)
+        (config / "config.json").write_text(docker_config(address, self.secrets))
+        return Images(self.docker, Store(address, config))
+
+    def reference(self, pushed: str) -> str:
+        """Return how machines call an image that was pushed from here."""
+        return f"{REGISTRY}/{pushed.partition('/')[2]}"
+
+    # --- up and down ---
+
+    async def up(self, count: int) -> None:
+        """Bring it up with *count* web hosts; returns when all units are started and all tokens known."""
+        await self._compose("up", "-d", "--quiet-pull", "--scale", f"web={count}", timeout_s=180)
+        webs = await self.webs()
+        async with asyncio.TaskGroup() as group:
+            for server in self.servers():
+                group.create_task(self._start_server(server))
+            for web in webs:
+                group.create_task(self._prepare(web))
+            group.create_task(self._admit(webs))
+
+    async def scale(self, count: int) -> list[Machine]:
+        """Have *count* web hosts; returns those that are new. Ones that go shut down in order."""
+        before = {web.name for web in await self.webs()}
+        await self._compose("up", "-d", "--no-recreate", "--scale", f"web={count}", timeout_s=180)
+        new = [web for web in await self.webs() if web.name not in before]
+        async with self.consul() as consul:
+            for web in new:
+                await consul.admit(web.name, Role.NODE)
+        await asyncio.gather(*(self._prepare(web) for web in new))
+        return new
+
+    async def down(self) -> None:
+        """Remove machines, networks, volumes and files."""
+        await self._compose("kill", timeout_s=60)
+        await self._compose("down", "-v", "--remove-orphans", "-t", "0", timeout_s=180)
+        shutil.rmtree(self.home)
+
+    def environment(self, role: Role = Role.OPERATOR) -> dict[str, str]:
+        """Return the variables by which ``tidegate`` and ``consul`` find the cluster, with the token of *role*."""
+        return {
+            "CONSUL_HTTP_ADDR": f"https://127.0.0.1:{self.layout.consul_port}",
+            "CONSUL_CACERT": str(self.secrets.ca),
+            "CONSUL_HTTP_TOKEN_FILE": str(self._token_file(role)),
+        }
+
+    def _token_file(self, role: Role) -> Path:
+        file = self.secrets.home / f"{role}.token"
+        file.touch(mode=0o600)
+        file.write_text(self.secrets.token(str(role)))
+        return file
+
+    async def _start_server(self, server: Machine) -> None:
+        await server.booted()
+        await server.put(server_files(server.name, self.secrets))
+        await server.run("update-ca-certificates")
+        await server.systemctl("start", *_SERVER_UNITS)
+
+    async def _prepare(self, web: Machine) -> None:
+        await web.booted()
+        await web.put(web_files(web.name, self.secrets, self.app))
+        await web.run("update-ca-certificates")
+        await web.systemctl("start", *_WEB_UNITS)
+
+    async def _admit(self, webs: Sequence[Machine]) -> None:
+        async with self.consul() as consul:
+            await consul.bootstrap()
+            for server in self.servers():
+                await consul.admit(server.name, Role.COORDINATOR)
+            for web in webs:
+                await consul.admit(web.name, Role.NODE)
+            await consul.admit_people()
+
+    async def _compose(self, *arguments: str, timeout_s: float) -> str:
+        options = ("-p", self.layout.project, "-f", str(HERE / "compose.yaml"))
+        program = await _compose_program()
+        return await run(
+            [*program, *options, "--env-file", str(self.home / "compose.env"), *arguments],
+            timeout_s=timeout_s,
+            env={"DOCKER_HOST": self.docker.host},
+        )
+
+
+async def make(docker: DockerDaemon, project: str, app: AppPlan) -> Cluster:
+    """Choose all there is to choose about a new cluster, build its machines' images, and write it down."""
+    home = home_of(project)
+    if home.exists():
+        raise LabError(f"there is a cluster {project} already ({home}): make cluster-down removes it")
+    images = await build_machines(docker)
+    secrets = await create(home / "secrets")
+    subnet = await docker.free_subnet()
+    layout = Layout(project, str(subnet[0]).rpartition(".")[0], free_port(), free_port(), free_port())
+    variables = {f"{role}_image": image for role, image in images.items()}
+    variables |= {"secrets": str(secrets.home)} | {key: str(value) for key, value in asdict(layout).items()}
+    lines = (f"TIDEGATE_{key.upper()}={value}\n" for key, value in variables.items())
+    (home / "compose.env").write_text("".join(lines))
+    (home / "cluster.json").write_text(json.dumps({"layout": asdict(layout), "app": asdict(app)}))
+    return Cluster(docker, layout, secrets, app)
+
+
+def find(docker: DockerDaemon, project: str) -> Cluster:
+    """
+    Return the cluster *project*.
+
+    Raises:
+        LabError: there is none.
+    """
+    home = home_of(project)
+    if not (home / "cluster.json").exists():
+        raise LabError("there is no cluster: make cluster brings one up")
+    kept = json.loads((home / "cluster.json").read_text())
+    return Cluster(docker, Layout(**kept["layout"]), Secrets.load(home / "secrets"), AppPlan(**kept["app"]))
+
+
+async def _compose_program() -> list[str]:
+    """Return the user's own Compose v2, else the one that set-up unpacked."""
+    try:
+        await run(["docker", "compose", "version"], timeout_s=10)
+    except LabError:
+        own = cache_dir() / "bin" / "docker-compose"
+        if not os.access(own, os.X_OK):
+            raise LabError("Docker Compose v2 is not installed: run tests/lab/setup.sh") from None
+        return [str(own)]
+    return [tool("docker"), "compose"]
