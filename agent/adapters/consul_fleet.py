@@ -11,13 +11,14 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
-from agent.adapters.consul import Consistency, ConsulClient
+from agent.adapters.consul import Consistency, ConsulClient, Listing
 from agent.adapters.consul_services import AGENT_SERVICE, CheckStatus, Instances, health_service
 from agent.adapters.consul_wire import Op, TxnResult, Verb
 from agent.core import keys
-from agent.core.errors import ConsulForbiddenError, PermanentError
+from agent.core.errors import ConsulForbiddenError, ConsulUnavailableError, PermanentError
 from agent.core.keys import KeySnapshot, KeyValue, Present, Reading, read_snapshot
 from agent.core.names import AppName, NodeName, parse_node
+from agent.core.record import Phase
 from agent.core.report import REPORT_VERSION, NodeReport
 from agent.core.rollout.change import Guard, Indexes, Write
 from agent.core.rollout.decision import Decision, read_decision
@@ -35,7 +36,7 @@ class FleetReading:
     """Instance ids of the app's agents whose check passes."""
     members: tuple[NodeName, ...] = ()
     notes: tuple[str, ...] = ()
-    """Reports that cannot be read."""
+    """What cannot be read: reports, instances, the list of members."""
     coordinators: Mapping[NodeName, str] = field(default_factory=dict)
     """Instance ids of live agents that may coordinate."""
 
@@ -69,18 +70,20 @@ async def read_keys(
     client: ConsulClient, app: AppName, consistency: Consistency = Consistency.CONSISTENT
 ) -> KeySnapshot:
     """
-    Read an app's desired state.
+    Read an app's desired state; what is absent in it was confirmed to be absent.
 
     Raises:
         ConsulForbiddenError: the token may not read it.
-        ConsulUnavailableError: no usable answer.
+        ConsulUnavailableError: no usable answer, or keys that come and go between two reads.
     """
-    listing = await client.list(keys.app_prefix(app), consistency=consistency)
-    if listing.is_filtered or not listing.entries:
-        await client.get(keys.rollout(app), consistency=consistency)  # 403 where the right is missing
-    if listing.is_filtered:
-        raise ConsulForbiddenError(f"{client.name}: the token may not read all keys under {keys.app_prefix(app)}")
-    return read_snapshot(app, listing.entries, listing.index)
+    wanted = (keys.rollout(app), keys.active_image(app), keys.stage_image(app))
+    for _ in range(2):
+        listing = await _whole(client, keys.app_prefix(app), consistency)
+        seen = {entry.key for entry in listing.entries}
+        missing = [key for key in wanted if key not in seen]
+        if not [key for key in missing if await client.get(key, consistency=consistency) is not None]:
+            return read_snapshot(app, listing.entries, listing.index)
+    raise ConsulUnavailableError(f"{client.name}: keys of {app} come and go between two reads")
 
 
 async def read_fleet(
@@ -90,15 +93,22 @@ async def read_fleet(
     Read everything a decision about *app*'s fleet depends on.
 
     Raises:
-        ConsulForbiddenError: the token may not read the keys, the reports or the services.
+        ConsulForbiddenError: the token may not read the keys, the reports or the services, or there is no agent at all.
         ConsulUnavailableError: no usable answer.
+        PermanentError: the list of members cannot be read.
     """
     snapshot = await read_keys(client, app, consistency)
     members = await read_members(client, app, snapshot, consistency)
-    listing = await client.list(keys.node_reports(app), consistency=consistency)
-    if listing.is_filtered or not listing.entries:
-        await client.get(keys.node_reports(app), consistency=consistency)
-    found = await health_service(client, AGENT_SERVICE)
+    listing = await _whole(client, keys.node_reports(app), consistency)
+    if not listing.entries:
+        await client.get(keys.node_reports(app), consistency=consistency)  # 403 where the right is missing
+    found = await health_service(client, AGENT_SERVICE, consistency=consistency)
+    if found.is_filtered or not found.instances:
+        # Consul has no way to tell the two apart, and whoever coordinates is registered there itself.
+        raise ConsulForbiddenError(
+            f"{client.name} shows not every {AGENT_SERVICE}, or none: "
+            "none is registered, or the token may not read services and nodes"
+        )
     return assemble(app, snapshot, members, listing.entries, found)
 
 
@@ -109,34 +119,80 @@ def assemble(
     entries: Iterable[KeyValue],
     instances: Instances,
 ) -> FleetReading:
-    """Put what was read together; a report that cannot be read is noted and counts as none."""
-    reports: dict[NodeName, NodeReport] = {}
+    """
+    Put what was read together; what cannot be read is noted and counts as unknown.
+
+    Without a list of members, every host that is known is one: a rollout past `pending` has a barrier.
+    """
     notes: list[str] = []
+    reports: dict[NodeName, NodeReport] = {}
     for entry in entries:
-        name = entry.key.removeprefix(keys.node_reports(app))
-        try:
-            report = NodeReport.model_validate_json(entry.value)
-            if report.v > REPORT_VERSION:
-                notes.append(f"{name}: its report has version {report.v}, this program reads up to {REPORT_VERSION}")
-            else:
-                reports[parse_node(name)] = report
-        except (ValidationError, ValueError):
-            notes.append(f"key {entry.key} holds no report of a host")
-    alive = [each for each in instances.instances if each.status in _ALIVE and each.meta.get("node")]
+        read = _report(app, entry)
+        if isinstance(read, NodeReport):
+            reports[NodeName(read.node)] = read
+        else:
+            notes.append(read)
+    alive = _alive(instances, notes)
+    live = {node: meta.get("instance", "") for node, meta in alive if meta.get("app") == app}
+    if not members and _has_begun(snapshot):
+        members = tuple(sorted({*live, *reports}))
+        notes.append("the list of the rollout's members is gone: every host counts as one")
     return FleetReading(
         keys=snapshot,
         reports=reports,
-        live={
-            NodeName(each.meta["node"]): each.meta.get("instance", "") for each in alive if each.meta.get("app") == app
-        },
+        live=live,
         members=members,
         notes=tuple(notes),
-        coordinators={
-            NodeName(each.meta["node"]): each.meta.get("instance", "")
-            for each in alive
-            if each.meta.get("coordinator") == "true"
-        },
+        coordinators={node: meta.get("instance", "") for node, meta in alive if meta.get("coordinator") == "true"},
     )
+
+
+class _ReportHead(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+    v: int = 1
+    """Hosts leave out what is as by default."""
+
+
+def _report(app: AppName, entry: KeyValue) -> NodeReport | str:
+    """Return a host's report, or why it cannot be read: that of a newer version may have another form."""
+    name = entry.key.removeprefix(keys.node_reports(app))
+    try:
+        node = parse_node(name)
+        version = _ReportHead.model_validate_json(entry.value).v
+        if version > REPORT_VERSION:
+            return f"{node}: its report has version {version}, this program reads up to {REPORT_VERSION}"
+        report = NodeReport.model_validate_json(entry.value)
+    except ValueError:
+        return f"key {entry.key} holds no report of a host"
+    if (report.app, report.node) != (app, node):
+        return f"key {entry.key} holds a report of {report.node} for {report.app}"
+    return report
+
+
+def _alive(instances: Instances, notes: list[str]) -> tuple[tuple[NodeName, Mapping[str, str]], ...]:
+    """Return the hosts whose agent lives, with what it says of itself."""
+    found: list[tuple[NodeName, Mapping[str, str]]] = []
+    for each in instances.instances:
+        try:
+            if each.status in _ALIVE:
+                found.append((parse_node(each.meta.get("node", "")), each.meta))
+        except ValueError:
+            notes.append(f"service {each.id} on {each.consul_node} names no host")
+    return tuple(found)
+
+
+def _has_begun(snapshot: KeySnapshot) -> bool:
+    """Whether a rollout is under way that has a barrier."""
+    record = _record(snapshot)
+    return record is not None and record.phase is not Phase.PENDING and not record.phase.is_terminal
+
+
+def _record(snapshot: KeySnapshot) -> Decision | None:
+    """Return the record; None where there is none that can be read."""
+    try:
+        return read_decision(snapshot.rollout.value) if isinstance(snapshot.rollout, Present) else None
+    except PermanentError:
+        return None
 
 
 class _Members(BaseModel):
@@ -148,17 +204,24 @@ class _Members(BaseModel):
 async def read_members(
     client: ConsulClient, app: AppName, snapshot: KeySnapshot, consistency: Consistency = Consistency.CONSISTENT
 ) -> tuple[NodeName, ...]:
-    """Return the hosts of the barrier of the rollout in *snapshot*; none before staging."""
-    if not isinstance(snapshot.rollout, Present):
+    """Return the hosts of the barrier of the rollout in *snapshot*; none before staging, or without a record."""
+    record = _record(snapshot)
+    if record is None:
         return ()
-    generation = read_decision(snapshot.rollout.value).generation
-    entry = await client.get(keys.members(app, generation), consistency=consistency)
+    entry = await client.get(keys.members(app, record.generation), consistency=consistency)
     if entry is None:
         return ()
     try:
         return _Members.model_validate_json(entry.value).members
     except ValidationError as exc:
         raise PermanentError(f"key {entry.key} holds no list of members") from exc
+
+
+async def _whole(client: ConsulClient, prefix: str, consistency: Consistency) -> Listing:
+    listing = await client.list(prefix, consistency=consistency)
+    if listing.is_filtered:
+        raise ConsulForbiddenError(f"{client.name}: the token may not read all keys under {prefix}")
+    return listing
 
 
 async def write_change(

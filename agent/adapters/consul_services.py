@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, Field, TypeAdapter
 
-from agent.adapters.consul import ConsulClient
+from agent.adapters.consul import Consistency, ConsulClient
 from agent.adapters.consul_http import Request
 from agent.adapters.consul_wire import decode, read_index
 from agent.core.errors import TidegateError
@@ -186,7 +186,9 @@ class _Health(BaseModel):
 _HEALTH = TypeAdapter(list[_Health])
 
 
-async def health_service(client: ConsulClient, name: str) -> Instances:
+async def health_service(
+    client: ConsulClient, name: str, *, consistency: Consistency = Consistency.DEFAULT
+) -> Instances:
     """
     List all instances of a service with their health, whatever it is.
 
@@ -195,7 +197,8 @@ async def health_service(client: ConsulClient, name: str) -> Instances:
     Raises:
         ConsulUnavailableError: no usable answer.
     """
-    reply = await client.http.send(Request("GET", f"/v1/health/service/{quote(name, safe='')}"))
+    query = {"consistent": ""} if consistency is Consistency.CONSISTENT else {}
+    reply = await client.http.send(Request("GET", f"/v1/health/service/{quote(name, safe='')}", query))
     filtered = reply.headers.get("X-Consul-Results-Filtered-By-ACLs", "").lower() == "true"
     found = decode(client.name, _HEALTH, reply)
     return Instances(tuple(health.as_instance() for health in found), read_index(client.name, reply), filtered)

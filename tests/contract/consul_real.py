@@ -50,12 +50,9 @@ class RealConsul:
         await self._call("PUT", "/v1/snapshot", saved)
 
     async def grant(self, rules: Mapping[str, str]) -> str:
-        """Make a token; *rules*: key, or prefix with a final ``/``, to ``read`` or ``write``."""
+        """Make a token; *rules*: key, prefix with a final ``/``, or ``service NAME``, to ``read`` or ``write``."""
         return await self._server.create_token(
-            "\n".join(
-                f'{"key_prefix" if rule.endswith("/") else "key"} "{rule}" {{ policy = "{right}" }}'
-                for rule, right in rules.items()
-            )
+            "\n".join(f'{_resource(rule)} {{ policy = "{right}" }}' for rule, right in rules.items())
         )
 
     async def revoke(self, token: str) -> None:
@@ -70,6 +67,13 @@ class RealConsul:
             session.request(method, self.url + path, data=body, headers=headers) as response,
         ):
             return await response.read()
+
+
+def _resource(rule: str) -> str:
+    if rule.startswith("service "):
+        # Consul shows an instance only to those who may also read its host.
+        return f'node_prefix "" {{ policy = "read" }}\nservice "{rule.removeprefix("service ")}"'
+    return f'{"key_prefix" if rule.endswith("/") else "key"} "{rule}"'
 
 
 @asynccontextmanager

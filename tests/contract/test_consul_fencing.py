@@ -13,10 +13,12 @@ from agent.adapters.consul import ConsulClient
 from agent.adapters.consul_fleet import Fence, FleetReading, read_fleet, write_change
 from agent.adapters.consul_http import TokenSource
 from agent.adapters.consul_policies import Role, policy
+from agent.adapters.consul_services import agent_service, register_service
+from agent.adapters.consul_services import agent_service, deregister_service, register_service
 from agent.adapters.consul_sessions import SessionSpec, create_session, destroy_session
 from agent.adapters.consul_wire import Op, TxnConflict, TxnDenied, TxnDone, TxnResult, Verb
 from agent.core import keys
-from agent.core.names import AppName, ImageReference, parse_app
+from agent.core.names import AppName, ImageReference, parse_app, parse_node
 from agent.core.rollout.advance import advance
 from agent.core.rollout.change import Change, signed, writes_of
 from agent.core.rollout.commands import Signature, deploy, pause
@@ -26,6 +28,7 @@ from agent.core.rollout.strategy import Strategy
 from tests.lab.consul import ConsulServer
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
+NODE = parse_node("fenced-1")
 BY = Signature("lab", "a test", 0.0)
 
 
@@ -69,13 +72,20 @@ class Scene:
 async def _scene(acl_consul: ConsulServer) -> AsyncIterator[Scene]:
     app = parse_app(f"lab-{uuid.uuid4().hex[:8]}")
     async with AsyncExitStack() as stack:
+        manager = await stack.enter_async_context(
+            ConsulClient(acl_consul.address, token=TokenSource(acl_consul.token or ""))
+        )
+        await register_service(manager, agent_service(parse_node("web-9"), 1, "http://127.0.0.1:1/", {"node": "web-9"}))
         clients = [
             await stack.enter_async_context(
                 ConsulClient(acl_consul.address, token=TokenSource(await acl_consul.create_token(policy(role, app))))
             )
             for role in (Role.OPERATOR, Role.COORDINATOR)
         ]
+        service = agent_service(NODE, 1, "http://127.0.0.1:1/", {"node": NODE, "coordinator": "true"})
+        await register_service(clients[1], service)
         yield Scene(app, *clients)
+        await deregister_service(clients[1], service.id)
 
 
 async def test_who_lost_the_lock_cannot_write_what_it_decided(scene: Scene) -> None:

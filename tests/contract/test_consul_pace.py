@@ -11,8 +11,9 @@ from agent.adapters.consul_watch import Pace, TokenBucket, next_index
 from agent.core.keys import Known, Unknown
 from agent.core.names import AppName
 from tests.contract.consul_suite import hurried_sleep, new_app, watching
-from tests.contract.fakes.consul import FakeConsul, Fault
+from tests.contract.fakes.consul import FakeConsul
 from tests.contract.fakes.consul import running as fake_running
+from tests.contract.fakes.consul_faults import Fault
 
 
 @pytest.fixture

@@ -10,8 +10,9 @@ from aiohttp import web
 from agent.adapters.consul import Block, ConsulClient
 from agent.adapters.consul_http import TokenSource, parse_address
 from agent.core.errors import ConsulForbiddenError, ConsulUnavailableError, PermanentError
-from tests.contract.fakes.consul import FakeConsul, Fault
+from tests.contract.fakes.consul import FakeConsul
 from tests.contract.fakes.consul import running as fake_running
+from tests.contract.fakes.consul_faults import Fault
 from tests.lab.ports import free_port
 from tests.lab.tools import run
 

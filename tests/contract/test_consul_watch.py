@@ -11,8 +11,9 @@ from agent.adapters.consul_watch import watch
 from agent.core.keys import ABSENT, Forbidden, Invalid, KeySnapshot, Known, Outcome, Present, Unknown
 from agent.core.names import AppName
 from tests.contract.consul_suite import BOTH, hurried, new_app, server_of, watching
-from tests.contract.fakes.consul import FakeConsul, Fault
+from tests.contract.fakes.consul import FakeConsul
 from tests.contract.fakes.consul import running as fake_running
+from tests.contract.fakes.consul_faults import Fault
 
 EMPTY = KeySnapshot()
 

@@ -18,7 +18,8 @@ import aiohttp
 import pytest
 
 from agent.core.report import NodeReport
-from tests.contract.fakes.consul import FakeConsul, Fault, running
+from tests.contract.fakes.consul import FakeConsul, running
+from tests.contract.fakes.consul_faults import Fault
 from tests.lab.ports import free_port
 from tests.lab.process import ServerProcess, answers, eventually
 

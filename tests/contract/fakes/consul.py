@@ -1,7 +1,7 @@
 """
 An in-process Consul over a real socket: KV, transactions, blocking queries and key ACLs, with faults to switch on.
 
-What it does is held to the real one by the contract suite. No sessions, services or leaders.
+What it does is held to the real one by the contract suite. Services and sessions: ``consul_catalog.py``. No leaders.
 """
 
 import asyncio
@@ -11,35 +11,12 @@ import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 from aiohttp import web
 
-
-class Fault(StrEnum):
-    """What the server does to every request while the fault is on."""
-
-    ERROR = "error"
-    """Answers 500."""
-    BUSY = "busy"
-    """Answers 429."""
-    HANG = "hang"
-    """Does not answer."""
-    DROP = "drop"
-    """Does what was asked, then closes the connection in place of an answer."""
-    JUNK = "junk"
-    """Answers what no Consul would."""
-    NO_INDEX = "no index"
-    """Leaves the index header out."""
-    FILTERED = "filtered"
-    """Says that ACLs filtered the results, as Consul from 1.11 on does."""
-    REDIRECT = "redirect"
-    """Sends the client elsewhere."""
-    HIDE = "hide"
-    """Shows nothing in listings, though single keys can be read."""
-    HUGE = "huge"
-    """Answers with a body of 9 MiB."""
+from tests.contract.fakes.consul_catalog import FakeCatalog
+from tests.contract.fakes.consul_faults import Fault
 
 
 @dataclass(frozen=True)
@@ -48,6 +25,8 @@ class Stored:
 
     value: bytes
     modify_index: int
+    session: str = ""
+    """Who holds it as a lock."""
 
 
 class FakeConsul:
@@ -57,6 +36,7 @@ class FakeConsul:
         self.fault: Fault | None = None
         self.requests: list[tuple[str, str, Mapping[str, str]]] = []
         """Method, path and query of every request."""
+        self.catalog = FakeCatalog()
         self._tokens: dict[str, Mapping[str, str]] | None = {} if acl else None
         self._kv: dict[str, Stored] = {}
         self._graves: dict[str, int] = {}
@@ -109,7 +89,7 @@ class FakeConsul:
         await self._wake()
 
     async def grant(self, rules: Mapping[str, str]) -> str:
-        """Make a token; *rules*: key, or prefix with a final ``/``, to ``read`` or ``write``."""
+        """Make a token; *rules*: key, prefix with a final ``/``, or ``service NAME``, to ``read`` or ``write``."""
         assert self._tokens is not None
         token = str(uuid.uuid4())
         self._tokens[token] = dict(rules)
@@ -142,7 +122,8 @@ class FakeConsul:
         if self.fault is Fault.DROP:
             assert request.transport is not None
             request.transport.close()
-        if self.fault is Fault.FILTERED:
+        about_health = self.fault is Fault.FILTERED_HEALTH and request.path.startswith("/v1/health/")
+        if self.fault is Fault.FILTERED or about_health:
             response.headers["X-Consul-Results-Filtered-By-ACLs"] = "true"
         if self.fault is Fault.NO_INDEX:
             response.headers.pop("X-Consul-Index", None)
@@ -155,6 +136,10 @@ class FakeConsul:
         body = await request.read()
         if request.path == "/v1/txn":
             return await self._txn(json.loads(body), token)
+        if request.path.startswith("/v1/session/destroy/"):
+            return await self._destroy(request.path.rpartition("/")[2])
+        if not request.path.startswith("/v1/kv/"):
+            return self.catalog.answer(request, body, lambda name: self._may_see(token, name), self._index)
         key = request.path.removeprefix("/v1/kv/")
         match request.method:
             case "GET":
@@ -179,6 +164,18 @@ class FakeConsul:
         given = {rules[rule] for rule in rules if key == rule or (rule.endswith("/") and key.startswith(rule))}
         return "write" in given or right in given
 
+    def _may_see(self, token: str, service: str) -> bool:
+        return self._tokens is None or f"service {service}" in self._tokens.get(token, {})
+
+    async def _destroy(self, session: str) -> web.Response:
+        self.catalog.sessions.discard(session)
+        for key, item in self._kv.items():
+            if item.session == session:
+                self._index += 1
+                self._kv[key] = Stored(item.value, self._index)
+        await self._wake()
+        return web.json_response(True)
+
     async def _get(self, key: str, query: Mapping[str, str], token: str) -> web.Response:
         recurse = "recurse" in query
         if not recurse and not self._may(token, key, "read"):
@@ -196,7 +193,12 @@ class FakeConsul:
                 except TimeoutError:
                     pass
         found = [
-            {"Key": name, "Value": base64.b64encode(item.value).decode() or None, "ModifyIndex": item.modify_index}
+            {
+                "Key": name,
+                "Value": base64.b64encode(item.value).decode() or None,
+                "ModifyIndex": item.modify_index,
+                **({"Session": item.session} if item.session else {}),
+            }
             for name, item in sorted(self._kv.items())
             if (name.startswith(key) if recurse else name == key)
             and self._may(token, name, "read")
@@ -218,7 +220,7 @@ class FakeConsul:
 
     async def _txn(self, ops: list[dict[str, Any]], token: str) -> web.Response:
         kvs = [op["KV"] for op in ops]
-        read = {"get", "check-index", "check-not-exists"}
+        read = {"get", "check-index", "check-not-exists", "check-session"}
         for at, kv in enumerate(kvs):
             if not self._may(token, kv["Key"], "read" if kv["Verb"] in read else "write"):
                 return web.json_response({"Errors": [{"OpIndex": at, "What": "Permission denied"}]}, status=409)
@@ -247,6 +249,12 @@ class FakeConsul:
                 return f"current modify index {index}"
             case "check-not-exists" if item is not None:
                 return f"key {kv['Key']!r} exists"
+            case "lock" if kv["Session"] not in self.catalog.sessions:
+                return f"invalid session {kv['Session']!r}"
+            case "lock" if item is not None and item.session not in {"", kv["Session"]}:
+                return f"failed to lock key {kv['Key']!r}, lock is already held"
+            case "check-session" if item is None or item.session != kv["Session"]:
+                return f"failed session check for key {kv['Key']!r}"
             case "get" if item is None:
                 return f"key {kv['Key']!r} doesn't exist"
         return ""
@@ -258,8 +266,10 @@ class FakeConsul:
                 value = base64.b64decode(kv["Value"])
                 if item is not None and item.value == value:
                     return
-                self._kv[key] = Stored(value, index)
+                self._kv[key] = Stored(value, index, item.session if item else "")
                 self._graves.pop(key, None)
+            case "lock":
+                self._kv[key] = Stored(base64.b64decode(kv["Value"]), index, kv["Session"])
             case "delete" | "delete-cas" if item is not None:
                 del self._kv[key]
                 self._graves[key] = index
