@@ -57,7 +57,8 @@ python_package() { # the newest of the distribution's that is new enough
 }
 
 packages() {
-    local wanted=(ca-certificates) missing=() name
+    # procps: units reload with /bin/kill.
+    local wanted=(ca-certificates procps) missing=() name
     if [[ $role == web ]]; then
         wanted+=(haproxy)
         have dockerd || wanted+=(docker.io)

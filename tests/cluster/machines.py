@@ -95,8 +95,9 @@ async def _requirements() -> Path:
 
 
 def _locked(lock: str) -> str:
-    """Return the lock's versions without their hashes and conditions."""
-    return "".join(f"{found[1]}=={found[2]}\n" for found in re.finditer(r"^([\w.-]+)==([\w.]+)", lock, re.MULTILINE))
+    """Return the lock's versions without their hashes; none of those that differ from system to system."""
+    found = re.finditer(r"^([\w.-]+==[\w.]+) \\$", lock, re.MULTILINE)
+    return "".join(f"{each[1]}\n" for each in found)
 
 
 def _dependencies() -> Sequence[str]:
