@@ -13,7 +13,6 @@ from agent.adapters.consul import ConsulClient
 from agent.adapters.consul_fleet import Fence, FleetReading, read_fleet, write_change
 from agent.adapters.consul_http import TokenSource
 from agent.adapters.consul_policies import Role, policy
-from agent.adapters.consul_services import agent_service, register_service
 from agent.adapters.consul_services import agent_service, deregister_service, register_service
 from agent.adapters.consul_sessions import SessionSpec, create_session, destroy_session
 from agent.adapters.consul_wire import Op, TxnConflict, TxnDenied, TxnDone, TxnResult, Verb
@@ -72,10 +71,6 @@ class Scene:
 async def _scene(acl_consul: ConsulServer) -> AsyncIterator[Scene]:
     app = parse_app(f"lab-{uuid.uuid4().hex[:8]}")
     async with AsyncExitStack() as stack:
-        manager = await stack.enter_async_context(
-            ConsulClient(acl_consul.address, token=TokenSource(acl_consul.token or ""))
-        )
-        await register_service(manager, agent_service(parse_node("web-9"), 1, "http://127.0.0.1:1/", {"node": "web-9"}))
         clients = [
             await stack.enter_async_context(
                 ConsulClient(acl_consul.address, token=TokenSource(await acl_consul.create_token(policy(role, app))))
