@@ -93,7 +93,8 @@ void consume(struct conn *conn, size_t size) {
 
 /* Wait for a whole head. Returns its size, 0 when there is nothing to answer, -1 when it is too large. */
 static long read_head(struct conn *conn) {
-    long deadline = now_ms() + settings.idle_close_ms;
+    /* Only a kept connection is ever idle; a fresh one has the time that servers give to a first request. */
+    long deadline = now_ms() + (conn->served ? settings.idle_close_ms : STALL_MS);
     bool started = false;
     for (;;) {
         while (!started && conn->used > 0 && (conn->buffer[0] == '\r' || conn->buffer[0] == '\n')) consume(conn, 1);
