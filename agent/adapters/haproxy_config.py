@@ -20,7 +20,7 @@ from agent.core.names import SlotName
 
 _CHECK_TIMEOUT_S = 20.0
 # Evaluated at each attempt of a request to connect; what for: see the template.
-_POOL_KEY = "var(txn.tg_key,0),mul(txn.tg_unique),add(1),set-var(txn.tg_key)"
+_POOL_KEY = "rand(2000000000),add(1),mul(txn.tg_key),mod(2147483647),add(1),set-var(txn.tg_key)"
 
 
 class _Template(string.Template):

@@ -53,7 +53,7 @@ def test_no_visitor_is_moved_before_being_idle_for_the_whole_of_visit_idle(idle_
     assert shifted
     assert max_age
     oldest_s = int(shifted[1]) - 60
-    assert f"var(txn.tg_age) -m int lt {restamp_s} }}" in text
+    assert f"acl is_fresh var(txn.tg_age) -m int lt {restamp_s}\n" in text
     # In whole seconds an age may read up to 1 s more than it is.
     assert oldest_s >= idle_s + restamp_s + 1
     assert oldest_s <= idle_s + restamp_s + 2

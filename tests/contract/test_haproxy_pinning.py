@@ -100,6 +100,11 @@ MEANINGLESS = [
     f"{GREEN_PIN}.1",
     f"{GREEN_PIN}.99999999999",
     f"{GREEN_PIN}.NOW.1",
+    f"{GREEN_PIN}.1.NOW",
+    f"{GREEN_PIN}.17x0000000",
+    f".{GREEN_PIN}.NOW",
+    f"{GREEN_PIN}.-1",
+    f"{GREEN_PIN}.0xNOW",
     f"{GREEN_PIN}.NOWx",
     f"x{GREEN_PIN}.NOW",
     f"{GREEN_PIN.upper()}.NOW",
@@ -127,8 +132,9 @@ async def test_of_several_cookies_the_last_counts(bench: RealBench) -> None:
     for line in (f"TIDEGATE=junk; {good}", f"a=b; TIDEGATE=x.1; {good}; c=d", f"XTIDEGATE=1; {good}"):
         answer = await bench.get(fields=f"Cookie: {line}\r\n")
         assert (answer.version, answer.pin) == ("green", None), line
-    answer = await bench.get(fields=f"Cookie: {good}; TIDEGATE=junk\r\n")
-    assert (answer.version, answer.pin) == ("blue", BLUE_PIN)
+    for last in ("TIDEGATE=junk", f"{good}x", f"{good}.1", "TIDEGATE="):
+        answer = await bench.get(fields=f"Cookie: {good}; {last}\r\n")
+        assert (answer.version, answer.pin) == ("blue", BLUE_PIN), last
 
 
 async def test_visitors_of_a_slot_stay_in_drain_and_move_at_maint(bench: RealBench) -> None:

@@ -60,7 +60,7 @@ async def test_no_request_is_lost_to_such_an_app_in_the_long_run(haproxy_dir: Pa
 
 def _one_pool(text: str) -> str:
     """Let all requests share connections, as HAProxy does by itself."""
-    text, found = re.subn(r" (pool-conn-name|sni) var\(\S+", "", text.replace("    default-server sni", "    # sni"))
+    text, found = re.subn(r" (pool-conn-name|sni) rand\(\S+", "", text.replace("    default-server sni", "    # sni"))
     assert found
     return text
 
@@ -117,13 +117,10 @@ class _HangsUp:
 
 
 @asynccontextmanager
-async def _hanging_up(home: Path, *, edited: bool = False) -> AsyncIterator[tuple[RealBench, _HangsUp]]:
+async def _hanging_up(home: Path, edit: Callable[[str], str] = str) -> AsyncIterator[tuple[RealBench, _HangsUp]]:
     bench, app = RealBench(home), _HangsUp()
     bench.write_config()
-    if edited:
-        text = bench.config.read_text()
-        assert "    http-request disable-l7-retry" in text
-        bench.config.write_text(text.replace("    http-request disable-l7-retry", "    # no"))
+    bench.config.write_text(edit(bench.config.read_text()))
     server = await asyncio.start_server(app.serve, str(bench.app.address(BLUE)), bench.app.container_port)
     try:
         await bench.haproxy.start()
@@ -135,6 +132,29 @@ async def _hanging_up(home: Path, *, edited: bool = False) -> AsyncIterator[tupl
     finally:
         await bench.haproxy.stop()
         server.close()
+
+
+def _without_the_rule(text: str) -> str:
+    assert "    http-request disable-l7-retry" in text
+    return text.replace("    http-request disable-l7-retry", "    # no")
+
+
+def _showing_keys(retries: int) -> Callable[[str], str]:
+    def edited(text: str) -> str:
+        text = text.replace("    balance roundrobin", "    http-after-response set-header X-Key %[var(txn.tg_key)]")
+        return text.replace("    retries 3", f"    retries {retries}")
+
+    return edited
+
+
+async def _key_of_the_last_attempt(bench: RealBench, method: str) -> int:
+    connection = await Connection.open(f"127.0.0.1:{bench.app.port}")
+    try:
+        async with asyncio.timeout(10):
+            await connection.send(method, "/", "", b"")
+            return int((await connection.read_head()).fields["x-key"])
+    finally:
+        connection.close()
 
 
 async def _ask(bench: RealBench, method: str, path: str, body: bytes = b"") -> None:
@@ -167,6 +187,23 @@ async def test_what_may_have_been_executed_is_not_sent_again(haproxy_dir: Path) 
 
 async def test_without_the_rule_it_would_be_sent_again(haproxy_dir: Path) -> None:
     """The setting that repeats repeats all, if it is not told."""
-    async with _hanging_up(haproxy_dir, edited=True) as (bench, app):
+    async with _hanging_up(haproxy_dir, _without_the_rule) as (bench, app):
         await _ask(bench, "POST", "/")
     assert app.executed["POST /"] > 1
+
+
+@pytest.mark.parametrize("retries", [0, 1, 2, 3])
+async def test_only_first_attempts_of_what_may_be_repeated_share_connections(haproxy_dir: Path, retries: int) -> None:
+    """A kept connection carries requests of one key: each retry, and each request that is sent once, has its own."""
+    async with _hanging_up(haproxy_dir, _showing_keys(retries)) as (bench, _):
+        repeated = [await _key_of_the_last_attempt(bench, "GET") for _ in range(8)]
+        once = [await _key_of_the_last_attempt(bench, "POST") for _ in range(8)]
+    # Unlike numbers of 31 bits, so none that an overflow has capped either.
+    assert 1 not in once
+    assert len(set(once)) == len(once)
+    assert max(once + repeated) < 2**31
+    if retries == 0:
+        assert set(repeated) == {1}
+    else:
+        assert 1 not in repeated
+        assert len({*repeated, *once}) == len(repeated) + len(once)
