@@ -43,7 +43,7 @@ test: setup ## check, then everything on the real servers
 		'shared=$(WITH_DOCKER) $(PYTEST_SHARED)' 'alone=$(WITH_DOCKER) $(PYTEST_ALONE)'
 
 test-all: test ## test, then the long runs
-	@$(WITH_DOCKER) $(PYTEST_FULL)
+	@$(WITH_DOCKER) env HYPOTHESIS_PROFILE=random $(PYTEST_FULL)
 
 bench: ## measure speed and memory
 	@tests/lab/setup.sh bench

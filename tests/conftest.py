@@ -5,6 +5,7 @@ Those of the session are shared: a test takes an `app_name` of its own there, an
 (`tests.lab`) to kill, freeze or fill one.
 """
 
+import os
 import shutil
 import tempfile
 import uuid
@@ -13,12 +14,18 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from hypothesis import settings
 
 from tests.lab.consul import ConsulServer, consul_server
 from tests.lab.dockerd import DockerDaemon, docker_daemon
 from tests.lab.images import Images
 from tests.lab.ports import free_port
 from tests.lab.registry import Registry, registry
+
+# The same examples at each run, so that a change is judged by what it changes; `make test-all` draws new ones.
+settings.register_profile("steady", derandomize=True)
+settings.register_profile("random", print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session", name="docker")
