@@ -3,6 +3,7 @@
 import json
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -166,12 +167,12 @@ class RealBench:
         return adapter
 
 
-async def build(docker: DockerDaemon, tag: str, *extra: str, payload: bytes = b"") -> str:
+async def build(docker: DockerDaemon, tag: str, *extra: str, payload: bytes = b"", flags: Sequence[str] = ()) -> str:
     """Build an image of busybox alone, with *payload* as a layer of its own; return its id."""
     with tempfile.TemporaryDirectory(prefix="tg-image-") as directory:
         shutil.copy(tool("busybox"), Path(directory) / "busybox")
         (Path(directory) / "payload").write_bytes(payload)
         lines = ("FROM scratch", "COPY payload /payload", "COPY busybox /bin/busybox", "COPY busybox /bin/sh", *extra)
         (Path(directory) / "Dockerfile").write_text("\n".join(lines))
-        await docker.cli("build", "-q", "-t", tag, directory)
+        await docker.cli("build", "-q", *flags, "-t", tag, directory)
     return (await docker.cli("image", "inspect", "-f", "{{.Id}}", tag)).strip()
