@@ -1,5 +1,6 @@
 """What an agent may find when it starts, and what is missing then: nobody is moved, and it says why it waits."""
 
+import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -130,8 +131,12 @@ async def test_a_token_that_is_revoked_changes_nothing_and_a_new_one_is_taken_up
     await story.activate(shelf.a)
 
     await acl_consul.revoke(tokens[0])
+    # The query under way still gets an answer; only what is written after the refusal cannot be read.
+    await acl_consul.put(f"{app_name}/unrelated", "ends the query")
+    await host.until(lambda report: "going by what was last read" in _words(report) and _says_forbidden(report))
     await acl_consul.put(f"{app_name}/stage/image", shelf.b)
-    report = await host.until(lambda report: "going by what was last read" in _words(report))
+    await asyncio.sleep(1)
+    report = await host.until(_says_forbidden)
     assert _says_forbidden(report)
     assert (phase_of(report, shelf.a), phase_of(report, shelf.b)) == (SlotPhase.SERVING, None)
     file.write_text(tokens[1])
