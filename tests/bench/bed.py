@@ -1,5 +1,6 @@
 """The host that is measured: real servers, and the agent as a process of its own."""
 
+import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from tests.lab.host import TEST_KNOBS, Host, Plan, host
 from tests.lab.images import Images
 from tests.lab.registry import registry
 
-APP = "bench"
+APP = f"bench-{uuid.uuid4().hex[:8]}"
 
 
 @dataclass(frozen=True, slots=True)
