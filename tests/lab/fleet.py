@@ -149,6 +149,23 @@ class Fleet:
         )
         return Command(process)
 
+    async def serving(self) -> str:
+        """Return the one image that all hosts give to new visitors."""
+        reports = [await each.until(_serves) for each in self.hosts.values()]
+        images = {slot.image for report in reports for slot in report.slots.values() if slot.is_up}
+        if len({image.partition("@")[0] for image in images}) != 1:
+            raise LabError(f"the hosts serve {sorted(images)}")
+        return images.pop()
+
+    async def mend(self) -> None:
+        """Start again what a test killed; returns when it answers."""
+        for server in self.servers:
+            if not server.process.alive:
+                await server.restart()
+        for each in self.coordinators.values():
+            if not each.agent.alive:
+                await each.start()
+
     async def close(self) -> None:
         """Stop everything."""
         everyone = [*(each.agent for each in self.hosts.values()), *(each.agent for each in self.coordinators.values())]
