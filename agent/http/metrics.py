@@ -1,5 +1,6 @@
 """Prometheus metrics, collected from the last tick: nothing is counted beside the loop."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -13,6 +14,9 @@ from agent.core.report import HostView, NodeReport
 
 Samples = Iterable[tuple[Mapping[str, str], float]]
 _SLOT = ("app", "slot")
+_REASON_CHARS = 200
+# A number that is a word of its own: a time, a size, an attempt. HTTP statuses and exit codes say what is wrong.
+_COUNT = re.compile(r"(?<![\w.:/@-])(?<!code )(?<!answered )\d[\w.,]*(?: ?%| [kKMGT]i?B\b)?")
 
 
 def render(view: HostView | None, report: NodeReport | None, tick_age_s: float) -> str:
@@ -53,6 +57,9 @@ def _host(view: HostView, report: NodeReport) -> Iterator[GaugeMetricFamily]:
     }
     up = [({**app, "system": system}, answered) for system, answered in systems.items()]
     yield _family("tidegate_system_up", "Whether a system the agent needs answered.", ("app", "system"), up)
+    reasons = dict.fromkeys(_lasting(text) for text in (report.error, *report.notes) if text)
+    notes = [({**app, "reason": reason}, 1.0) for reason in reasons]
+    yield _family("tidegate_note_info", "1 for what the host has to say, numbers left out.", ("app", "reason"), notes)
 
 
 def _slots(app: str, report: NodeReport) -> Iterator[GaugeMetricFamily]:
@@ -63,9 +70,14 @@ def _slots(app: str, report: NodeReport) -> Iterator[GaugeMetricFamily]:
         for phase in SlotPhase
     ]
     yield _family("tidegate_slot_phase", "1 for the phase each slot is in.", (*_SLOT, "phase"), phases)
-    # The reason itself is no label: it holds times that pass, and each would be a new series.
     waiting = [(slots[slot], bool(shown.reason)) for slot, shown in report.slots.items()]
-    yield _family("tidegate_slot_waiting", "1 while a slot waits for something; the status says what.", _SLOT, waiting)
+    yield _family("tidegate_slot_waiting", "1 while a slot waits for something.", _SLOT, waiting)
+    reasons = [
+        ({**slots[slot], "reason": _lasting(shown.reason)}, 1.0) for slot, shown in report.slots.items() if shown.reason
+    ]
+    yield _family(
+        "tidegate_slot_wait_info", "1 for what a slot waits for, numbers left out.", (*_SLOT, "reason"), reasons
+    )
     releases = [
         ({**slots[slot], "release": shown.release, "image": shown.image}, 1.0)
         for slot, shown in report.slots.items()
@@ -98,6 +110,11 @@ def _failures(view: HostView) -> Iterator[GaugeMetricFamily]:
     restarts = [({"app": app, "slot": str(slot)}, known.restarts) for slot, known in memory.slots.items()]
     text = "Starts of a container that died, since it last ran a minute."
     yield _family("tidegate_slot_restarts", text, _SLOT, restarts)
+
+
+def _lasting(reason: str) -> str:
+    """Return a reason as a label: without times that pass, each of which would be a new series."""
+    return _COUNT.sub("N", reason)[:_REASON_CHARS]
 
 
 def _family(name: str, text: str, labels: tuple[str, ...], samples: Samples) -> GaugeMetricFamily:

@@ -182,15 +182,43 @@ async def test_metrics_are_what_prometheus_reads(at: World) -> None:
     assert 0 <= found["tidegate_tick_age_seconds"][()] < 60
 
 
-async def test_countdowns_make_no_new_series(at: World) -> None:
-    """What a slot waits for is told in words by the status; as a label it would be a new series each second."""
+async def test_what_a_slot_waits_for_is_told_without_countdowns(at: World) -> None:
+    """Times and progress as labels would be a new series each second; the status has them."""
     async with agent(at) as host:
         at.daemon.pulls_stall = True
         await at.activate(at.push("a"))
-        report = await host.until(lambda report: "pulling" in report.slots[SlotName.BLUE].reason)
+        report = await host.until(lambda report: "62 %" in report.slots[SlotName.BLUE].reason)
         text = render(host.reconciler.view, report, 1.5)
-    assert samples(text)["tidegate_slot_waiting"] == {("shop", "blue"): 1, ("shop", "green"): 0}
+    found = samples(text)
+    assert found["tidegate_slot_waiting"] == {("shop", "blue"): 1, ("shop", "green"): 0}
     assert "62 %" not in text
+    ((told, one),) = found["tidegate_slot_wait_info"].items()
+    assert (told[0], told[2], one) == ("shop", "blue", 1)
+    assert told[1].startswith("pulling registry.local")
+    assert "N" in told[1]
+
+
+async def test_what_the_host_waits_for_is_told(at: World) -> None:
+    """The error of a tick and the notes, each once, cut and without numbers that pass."""
+    async with agent(at) as host:
+        await at.activate(at.push("a"))
+        report = await host.until_in(SlotPhase.SERVING, at.push("a"))
+        told = [
+            "Consul: no answer within 5s: going by the journal, confirmed 1h3m ago",
+            "Consul: no answer within 2s: going by the journal, confirmed 3m20s ago",
+            "stage/image: registry:5000/shop:1.2.3 is kept",
+            "blue: container exited with code 137, start 4 in 12.5s",
+            "GET /health answered 500; 1,234 of 30 GB; attempt 2 in 8s",
+            "x" * 5000,
+        ]
+        text = render(host.reconciler.view, report.model_copy(update={"notes": tuple(told[1:]), "error": told[0]}), 0)
+    assert {reason for _, reason in samples(text)["tidegate_note_info"]} == {
+        "Consul: no answer within N: going by the journal, confirmed N ago",
+        "stage/image: registry:5000/shop:1.2.3 is kept",
+        "blue: container exited with code 137, start N in N",
+        "GET /health answered 500; N of N; attempt N in N",
+        "x" * 200,
+    }
 
 
 async def test_metrics_without_haproxy_leave_out_what_is_unknown(at: World) -> None:

@@ -297,6 +297,29 @@ async def test_the_log_says_what_each_slot_does_in_few_words(at: World) -> None:
     assert not any("registry.local" in now for now in told)
 
 
+async def test_each_tick_that_acted_is_one_line_of_the_log(at: World) -> None:
+    """With all it did, in order; a tick that found nothing to do says nothing."""
+    did: list[str] = []
+
+    async def note(action: Action | None) -> None:
+        if action is not None:
+            did.append(str(action))
+
+    at.between = note
+    with capture_logs() as logs:
+        async with agent(at) as host:
+            for version in "ab":
+                await at.activate(at.push(version))
+                await host.until_in(SlotPhase.SERVING, at.push(version))
+            for _ in range(5):
+                host.reconciler.wake.call("test")
+                host.shown.clear()
+                await host.shown.wait()
+    told = [line for line in logs if line["event"] == "tick.completed"]
+    assert [action for line in told for action in line["actions"]] == did
+    assert all(line["actions"] for line in told)
+
+
 async def test_nothing_is_done_on_a_converged_host(at: World) -> None:
     """Ten looks at a host that is as it should be: no action, no journal write."""
     a = at.push("a")
