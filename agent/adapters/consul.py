@@ -46,6 +46,11 @@ class Block:
         """The read timeout: the only guard against an agent that hangs."""
         return self.wait_s * 17 / 16 + self.grace_s
 
+    @property
+    def query(self) -> dict[str, str]:
+        """The parameters of a blocking read."""
+        return {"index": str(max(1, self.index)), "wait": f"{round(self.wait_s * 1000)}ms"}
+
 
 @dataclass(frozen=True, slots=True)
 class Listing:
@@ -162,7 +167,7 @@ class ConsulClient:
         if mode is Consistency.CONSISTENT:
             query["consistent"] = ""
         if block is not None:
-            query |= {"index": str(max(1, block.index)), "wait": f"{round(block.wait_s * 1000)}ms"}
+            query |= block.query
         deadline_s = block.deadline_s if block else DEADLINE_S
         path = f"/v1/kv/{check_key(key)}"
         reply = await self.http.send(Request("GET", path, query, accept=_FOUND_OR_NOT, deadline_s=deadline_s))

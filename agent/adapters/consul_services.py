@@ -16,8 +16,8 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, Field, TypeAdapter
 
-from agent.adapters.consul import Consistency, ConsulClient
-from agent.adapters.consul_http import Request
+from agent.adapters.consul import Block, Consistency, ConsulClient
+from agent.adapters.consul_http import DEADLINE_S, Request
 from agent.adapters.consul_wire import decode, read_index
 from agent.core.errors import TidegateError
 from agent.core.names import AppName, NodeName
@@ -187,10 +187,10 @@ _HEALTH = TypeAdapter(list[_Health])
 
 
 async def health_service(
-    client: ConsulClient, name: str, *, consistency: Consistency = Consistency.DEFAULT
+    client: ConsulClient, name: str, *, consistency: Consistency = Consistency.DEFAULT, block: Block | None = None
 ) -> Instances:
     """
-    List all instances of a service with their health, whatever it is.
+    List all instances of a service with their health, whatever it is; with *block* once something of it changed.
 
     A token without the right to read sees an empty list: who registered itself checks that it is in it.
 
@@ -198,7 +198,11 @@ async def health_service(
         ConsulUnavailableError: no usable answer.
     """
     query = {"consistent": ""} if consistency is Consistency.CONSISTENT else {}
-    reply = await client.http.send(Request("GET", f"/v1/health/service/{quote(name, safe='')}", query))
+    path, deadline_s = f"/v1/health/service/{quote(name, safe='')}", DEADLINE_S
+    if block is not None:
+        query |= block.query
+        deadline_s = block.deadline_s
+    reply = await client.http.send(Request("GET", path, query, deadline_s=deadline_s))
     filtered = reply.headers.get("X-Consul-Results-Filtered-By-ACLs", "").lower() == "true"
     found = decode(client.name, _HEALTH, reply)
     return Instances(tuple(health.as_instance() for health in found), read_index(client.name, reply), filtered)

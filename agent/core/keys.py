@@ -77,6 +77,11 @@ def members(app: AppName, generation: int) -> str:
     return f"{app}-status/rollouts/{generation}/members"
 
 
+def rollouts(app: AppName) -> str:
+    """Return the prefix of what belongs to single rollouts."""
+    return f"{app}-status/rollouts/"
+
+
 def node_reports(app: AppName) -> str:
     """Return the prefix of all nodes' reports."""
     return f"{app}-status/nodes/"
@@ -90,6 +95,11 @@ def node_report(app: AppName, node: NodeName) -> str:
 def histories(app: AppName) -> str:
     """Return the prefix of all audit entries."""
     return f"{app}-status/history/"
+
+
+def history_of(app: AppName, generation: int) -> str:
+    """Return the prefix of one rollout's audit entries."""
+    return f"{app}-status/history/{generation}/"
 
 
 def history(app: AppName, generation: int, seq: int) -> str:
