@@ -45,7 +45,8 @@ async def prune_image(docker: DockerPort, reference: ImageReference, digest: Dig
     own = {str(reference), str(pinned(reference, digest)), f"{str(reference).rpartition(':')[0]}@{digest}"}
     for image in await docker.images():
         if _is(image, digest):
-            for name in [name for name in image.references if name in own] or [str(image.id)]:
+            # An image that has lost all its names is removed by its id; one that has others' only is theirs.
+            for name in [name for name in image.references if name in own] if image.references else [str(image.id)]:
                 await docker.remove_image(name)
 
 

@@ -14,8 +14,9 @@ import pytest_asyncio
 
 from agent.adapters.docker import DockerAdapter
 from agent.adapters.docker_pull import PullProgress
-from agent.core.errors import DockerUnavailableError, ImagePullError, ImageRefusedError
+from agent.core.errors import DockerRefusedError, DockerUnavailableError, ImagePullError, ImageRefusedError
 from agent.core.names import Digest, ImageReference, NodeName, parse_digest, parse_reference
+from agent.runtime.images import prune_image, pull_image
 from tests.contract.docker_bench import build, make_app
 from tests.lab.dam import Dam
 from tests.lab.dockerd import DockerDaemon
@@ -218,6 +219,31 @@ async def test_another_architecture_is_refused(
             await adapter.pull(image.reference, PullProgress(), STALL_S)
     finally:
         await forget(docker, image.reference)
+
+
+async def test_an_old_image_is_removed_unless_another_tool_names_or_uses_it(
+    docker: DockerDaemon, adapter: DockerAdapter, pushed: Pushed
+) -> None:
+    """What others need stays: their name on it, or their container, for which Docker refuses."""
+    theirs = f"another-tool-{uuid.uuid4().hex[:8]}:1"
+
+    async def names() -> set[str]:
+        return {name for image in await adapter.images() for name in image.references}
+
+    assert (await pull_image(adapter, pushed.reference, PullProgress(), STALL_S)).is_new
+    await docker.cli("tag", pushed.reference, theirs)
+    for _ in range(2):
+        await prune_image(adapter, pushed.reference, pushed.digest)
+        assert theirs in await names()
+        assert pushed.reference not in await names()
+    assert not (await pull_image(adapter, pushed.reference, PullProgress(), STALL_S)).is_new
+    await docker.cli("rmi", theirs)
+    used_by = (await docker.cli("create", pushed.reference, "sh")).strip()
+    with pytest.raises(DockerRefusedError, match="is using"):
+        await prune_image(adapter, pushed.reference, pushed.digest)
+    await docker.cli("rm", used_by)
+    await prune_image(adapter, pushed.reference, pushed.digest)
+    assert await adapter.local_digest(pushed.reference) is None
 
 
 async def test_a_pull_without_a_daemon_is_unavailable(tmp_path: Path) -> None:

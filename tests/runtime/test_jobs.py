@@ -12,6 +12,7 @@ from agent.adapters.docker_pull import PullProgress
 from agent.core.actions import (
     Action,
     CancelPull,
+    Prune,
     Pull,
     Run,
     SaveState,
@@ -170,6 +171,16 @@ async def test_an_image_that_was_removed_since_is_pulled_by_its_digest() -> None
         result = await at.result()
     assert (result.error, result.wish) == ("", "wish")
     assert pulled == [f"registry.local/shop@{DIGEST}"]
+
+
+async def test_only_our_own_names_are_taken_off_an_old_image() -> None:
+    """An image of which another tool's name is left is not ours any more, also when ours went before."""
+    async with bench() as at:
+        at.daemon.local |= {IMAGE: DIGEST, ImageReference("tool/shop:9"): DIGEST}
+        for _ in range(2):
+            at.jobs.begin(Prune(IMAGE, DIGEST))
+            assert (await at.result()).error == ""
+            assert at.daemon.local == {"tool/shop:9": DIGEST}
 
 
 async def test_a_stop_after_a_failure_brings_the_last_log_lines() -> None:

@@ -155,7 +155,8 @@ class FakeDocker:
         digest = self._daemon.local.get(name, Digest(name))
         if any(each.labels.get(f"{LABEL_PREFIX}digest") == digest for each in self._daemon.containers.values()):
             raise DockerRefusedError(f"Docker: remove image {name}: image is being used by a container")
-        self._daemon.local = {key: value for key, value in self._daemon.local.items() if value != digest}
+        gone = {name} if name in self._daemon.local else {key for key, id_ in self._daemon.local.items() if id_ == name}
+        self._daemon.local = {key: value for key, value in self._daemon.local.items() if key not in gone}
 
     async def containers(self) -> Listing:
         self._reach()
