@@ -17,7 +17,7 @@ from agent.adapters.consul_policies import Role
 from tests.cluster.acl import ConsulApi
 from tests.cluster.machine import Machine
 from tests.cluster.machines import build_machines
-from tests.cluster.secrets import REGISTRY, SERVERS, Secrets, create
+from tests.cluster.secrets import REGISTRY, SERVERS, ZONES, Secrets, create
 from tests.cluster.settings import AppPlan, docker_config, server_files, web_files
 from tests.lab.dockerd import DockerDaemon
 from tests.lab.images import Images, Store
@@ -69,7 +69,7 @@ class Cluster:
     @property
     def consul_addresses(self) -> list[str]:
         """The addresses of the Consul servers."""
-        return [f"{self.layout.network}.{11 + number}" for number in range(len(SERVERS))]
+        return [server.address for server in self.servers()]
 
     def consul(self) -> ConsulApi:
         """Return a client that may do everything, to be used as a context."""
@@ -77,17 +77,19 @@ class Cluster:
 
     def machine(self, name: str) -> Machine:
         """Return the machine called ``web-2`` or ``consul-a``."""
-        number = "" if name.startswith("web-") else "-1"
-        project = self.layout.project
-        return Machine(name, f"{project}-{name}{number}", f"{project}_cs90", self.docker)
+        return Machine(name, f"{self.layout.project}-{name}-1", self._address(name), self.docker)
+
+    def _address(self, name: str) -> str:
+        """Return the fixed address of a machine, as compose.yaml says it."""
+        first, last = name.split("-")
+        return f"{self.layout.network}.{20 + int(last) if first == 'web' else 11 + ZONES.index(last)}"
 
     async def webs(self) -> list[Machine]:
         """Return the web hosts there are, running or not, by number."""
-        filters = (f"label=com.docker.compose.project={self.layout.project}", "label=com.docker.compose.service=web")
-        options = [f"--filter={each}" for each in filters]
-        names = (await self.docker.cli("ps", "-a", *options, "--format", "{{.Names}}")).split()
-        numbers = sorted(int(name.rpartition("-")[2]) for name in names)
-        return [self.machine(f"web-{number}") for number in numbers]
+        options = ("-a", f"--filter=label=com.docker.compose.project={self.layout.project}")
+        template = '{{.Label "com.docker.compose.service"}}'
+        names = (await self.docker.cli("ps", *options, "--format", template)).split()
+        return [self.machine(name) for name in sorted(names) if name.startswith("web-")]
 
     def servers(self) -> list[Machine]:
         """Return the Consul servers."""
@@ -109,7 +111,7 @@ class Cluster:
 
     async def up(self, count: int) -> None:
         """Bring it up with *count* web hosts; returns when all units are started and all tokens known."""
-        await self._compose("up", "-d", "--quiet-pull", "--scale", f"web={count}", timeout_s=180)
+        await self._compose("up", "-d", "registry", "edge", *SERVERS, *_names(count), timeout_s=180)
         webs = await self.webs()
         async with asyncio.TaskGroup() as group:
             for server in self.servers():
@@ -121,8 +123,12 @@ class Cluster:
     async def scale(self, count: int) -> list[Machine]:
         """Have *count* web hosts; returns those that are new. Ones that go shut down in order."""
         before = {web.name for web in await self.webs()}
-        await self._compose("up", "-d", "--no-recreate", "--scale", f"web={count}", timeout_s=180)
-        new = [web for web in await self.webs() if web.name not in before]
+        wanted = _names(count)
+        if surplus := sorted(before - set(wanted)):
+            await self._compose("stop", "-t", "60", *surplus, timeout_s=180)
+            await self._compose("rm", "-f", "-v", *surplus, timeout_s=60)
+        await self._compose("up", "-d", "--no-recreate", *wanted, timeout_s=180)
+        new = [self.machine(name) for name in wanted if name not in before]
         async with self.consul() as consul:
             for web in new:
                 await consul.admit(web.name, Role.NODE)
@@ -131,8 +137,7 @@ class Cluster:
 
     async def down(self) -> None:
         """Remove machines, networks, volumes and files."""
-        await self._compose("kill", timeout_s=60)
-        await self._compose("down", "-v", "--remove-orphans", "-t", "0", timeout_s=180)
+        await self._compose("--profile", "more", "down", "-v", "--remove-orphans", "-t", "0", timeout_s=180)
         shutil.rmtree(self.home)
 
     def environment(self, role: Role = Role.OPERATOR) -> dict[str, str]:
@@ -178,6 +183,10 @@ class Cluster:
             timeout_s=timeout_s,
             env={"DOCKER_HOST": self.docker.host},
         )
+
+
+def _names(count: int) -> list[str]:
+    return [f"web-{number}" for number in range(1, count + 1)]
 
 
 async def make(docker: DockerDaemon, project: str, app: AppPlan) -> Cluster:

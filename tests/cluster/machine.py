@@ -21,11 +21,11 @@ PAUSE_S = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """The machine *name*, in the container *container* on the Docker network *network*."""
+    """The machine *name* at *address*, in the container *container*."""
 
     name: str
     container: str
-    network: str
+    address: str
     docker: DockerDaemon
 
     async def run(self, *command: str, timeout_s: float = 30, given: bytes = b"") -> str:
@@ -89,19 +89,12 @@ class Machine:
             return NodeReport.model_validate_json(await self.run("python3", "-c", script, timeout_s=10))
         return None
 
-    async def address(self) -> str:
-        """Return its address on the cluster's network; empty while it has none."""
-        template = "{{range $name, $n := .NetworkSettings.Networks}}{{$name}} {{$n.IPAddress}}\n{{end}}"
-        lines = (await self.docker.cli("inspect", "-f", template, self.container)).splitlines()
-        return next((line.partition(" ")[2] for line in lines if line.startswith(f"{self.network} ")), "")
-
     async def asks(self, path: str = "/_lb/cs90") -> tuple[int, str]:
         """Ask its HAProxy as the edge does; status and text, (0, reason) where nothing answers."""
+        limit = aiohttp.ClientTimeout(total=3)
         try:
-            async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=3)) as session:
-                url = f"http://{await self.address() or '0.0.0.0'}{path}"
-                async with session.get(url) as reply:
-                    return reply.status, await reply.text()
+            async with aiohttp.ClientSession(timeout=limit) as http, http.get(f"http://{self.address}{path}") as reply:
+                return reply.status, await reply.text()
         except (aiohttp.ClientError, TimeoutError) as exc:
             return 0, str(exc)
 

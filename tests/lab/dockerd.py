@@ -95,6 +95,11 @@ async def docker_daemon() -> AsyncIterator[DockerDaemon]:
         yield daemon
 
 
+async def daemon_runs() -> bool:
+    """Whether a daemon answers, so that `docker_daemon` would start none."""
+    return await _ask(await _configured_host()) is not None
+
+
 @asynccontextmanager
 async def started_daemon(host: str, options: Sequence[str] = ()) -> AsyncIterator[DockerDaemon]:
     """Run a `dockerd` at *host* with further *options*; its containers end with it."""
