@@ -54,9 +54,15 @@ def format_duration(seconds: float) -> str:
     return "".join(parts[:2]) or "0s"
 
 
+def _exactly(seconds: float) -> str | float:
+    """Write a duration so that it reads back as the same: a document's copy must not differ from it."""
+    text = format_duration(seconds)
+    return text if parse_duration(text) == seconds else seconds
+
+
 Duration = Annotated[
     float,
     BeforeValidator(parse_duration),
-    PlainSerializer(format_duration, return_type=str, when_used="json"),
+    PlainSerializer(_exactly, return_type=str | float, when_used="json"),
 ]
 """A pydantic field of seconds that reads and writes operators' notation."""

@@ -47,3 +47,16 @@ def test_a_field_reads_and_writes_the_notation() -> None:
     assert Knob.model_validate({"wait": "1m"}).wait == 60
     assert Knob(wait=90).model_dump_json() == '{"wait":"1m30s"}'
     assert Knob(wait=90).model_dump() == {"wait": 90}
+
+
+@given(st.floats(0, MAX_S))
+def test_a_written_duration_reads_back_as_the_same(seconds: float) -> None:
+    """A copy of a document, and the hash over it, must not differ from it."""
+
+    class Document(BaseModel):
+        wait: Duration
+
+    document = Document(wait=seconds)
+    again = Document.model_validate_json(document.model_dump_json())
+    assert again == document
+    assert again.model_dump_json() == document.model_dump_json()
