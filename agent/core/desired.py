@@ -150,18 +150,14 @@ def _by_hand(keys: Keys) -> Desired:
 def _stage_by_hand(keys: Keys) -> KeyMemory | None:
     """Return the stage key, unless a first deploy that was aborted left it behind: its image was taken back."""
     record, stage = keys.record, keys.stage
-    if record is None or stage is None or record.phase is not Phase.ABORTED or record.source is not None:
+    if record is None or stage is None or not record.leaves_stage_behind:
         return stage
-    is_ours = record.target is not None and stage.value == record.target.image
-    return None if is_ours and stage.modify_index <= keys.record_index else stage
+    return None if stage.modify_index <= keys.record_index else stage
 
 
 def _hand_want(key: KeyMemory, record: RolloutRecord | None) -> Want:
-    final = record.final if record else None
-    if record is not None and final is not None and final.image == key.value:
-        found = _recorded(final, record)
-        if found is not None:
-            return found
+    if record is not None and (found := _recorded(record.left(key.value), record)) is not None:
+        return found
     return Want(ImageReference(key.value), key=f"{key.value}#{key.modify_index}")
 
 

@@ -88,6 +88,16 @@ class RolloutRecord(BaseModel):
             case _:
                 return None
 
+    def left(self, image: str) -> RecordedRelease | None:
+        """Return the release that the rollout left under *image*: its final one; either of both where it left both."""
+        both = (self.source, self.target) if self.phase is Phase.ROLLBACK_FAILED else (self.final,)
+        return next((release for release in both if release is not None and release.image == image), None)
+
+    @property
+    def leaves_stage_behind(self) -> bool:
+        """Whether it was a first deploy that was aborted: no mirror was written back, what is staged was taken back."""
+        return self.phase is Phase.ABORTED and self.source is None
+
     def includes(self, node: NodeName) -> bool:
         """Whether *node* is among the step's hosts."""
         return order_of(self.generation, node) <= self.threshold

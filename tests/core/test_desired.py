@@ -5,7 +5,7 @@ import pytest
 from agent.core.desired import AsItIs, Desired, HoldingPage, Keys, Want, desired
 from agent.core.memory import KeyMemory
 from agent.core.names import NodeName
-from agent.core.record import Phase, RolloutRecord, order_of
+from agent.core.record import Phase, RecordedRelease, RolloutRecord, order_of
 from agent.core.release import pin_of
 from tests.core.consul_model import ALL_NODES, NO_NODE, recorded
 
@@ -143,3 +143,28 @@ def test_only_retiring_lets_the_source_go_without_local_silence() -> None:
     """Idleness is a fleet fact in a rollout."""
     given = {phase: desired(Keys(None, None, record(phase)), NODE).retire_now for phase in Phase}
     assert [phase for phase, now in given.items() if now] == [Phase.RETIRING]
+
+
+@pytest.mark.parametrize("target", [recorded("app:b", 5), None])
+def test_what_an_aborted_first_deploy_left_staged_is_not_held(target: RecordedRelease | None) -> None:
+    """Also where one more was aborted before it staged anything; what is staged by hand after it is."""
+    given = record(Phase.ABORTED, source=None).model_copy(update={"target": target})
+    for index, held in ((RECORD_INDEX - 3, None), (RECORD_INDEX, None), (RECORD_INDEX + 1, "app:b")):
+        assert shown(desired(Keys(None, key("app:b", index), given, RECORD_INDEX), NODE)) == (
+            "holding page",
+            held,
+            None,
+        )
+
+
+@pytest.mark.parametrize(("image", "generation"), [("app:a", 4), ("app:b", 5)])
+def test_after_rollback_failed_both_releases_keep_their_spec_and_pin(image: str, generation: int) -> None:
+    """Whichever a person decides for, and what a new host takes: by its name alone it would run the default spec."""
+    given = record(Phase.ROLLBACK_FAILED)
+    chosen = desired(Keys(key(image, RECORD_INDEX + 1), None, given, RECORD_INDEX), NODE).serve
+    left = desired(Keys(key(image, RECORD_INDEX), None, given, RECORD_INDEX), NODE).serve
+    assert isinstance(left, AsItIs)
+    for want in (chosen, left.newcomer):
+        assert isinstance(want, Want)
+        assert want.release is not None
+        assert want.pin == pin_of(want.release, generation)
