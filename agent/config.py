@@ -9,9 +9,9 @@ import re
 import socket
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -22,11 +22,11 @@ from pydantic_settings import (
 from agent.core.app import App
 from agent.core.durations import Duration
 from agent.core.errors import FatalError
-from agent.core.names import NodeName, parse_node
+from agent.core.names import AppName, NodeName, parse_app, parse_node
 
 DEFAULT_FILE = Path("/etc/tidegate/tidegate.toml")
 PREFIX = "TIDEGATE_"
-_OTHER_VARIABLES = frozenset({"TIDEGATE_CONFIG", "TIDEGATE_CACHE"})
+_OTHER_VARIABLES = frozenset({"TIDEGATE_APP", "TIDEGATE_AUTHOR", "TIDEGATE_CACHE", "TIDEGATE_CONFIG"})
 
 
 class _Section(BaseModel):
@@ -59,6 +59,8 @@ class DockerSettings(_Section):
     """Docker config file with registry credentials and credential helpers, read at each pull."""
     data_root: Path = Path("/var/lib/docker")
     """Directory of the daemon's images; its free space is looked at before a pull."""
+    insecure_registries: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+(:[0-9]{1,5})?$")], ...] = ()
+    """Registries (``host[:port]``) a coordinator asks by plain HTTP; those on loopback always are."""
     disk_reserve: Annotated[str, Field(pattern=r"^[0-9]{1,6}[kmg]$")] = "1g"
     """Free space below which no pull begins: it waits and says so; pruning goes on."""
 
@@ -100,9 +102,9 @@ class ApiSettings(_Section):
     """Loopback port of health, status, plan and metrics."""
 
 
-def _exactly_one(apps: tuple[App, ...]) -> tuple[App, ...]:
-    if len(apps) != 1:
-        msg = f"a host has exactly one app, for now; {len(apps)} are set"
+def _at_most_one(apps: tuple[App, ...]) -> tuple[App, ...]:
+    if len(apps) > 1:
+        msg = f"a host has one app, for now; {len(apps)} are set"
         raise ValueError(msg)
     return apps
 
@@ -131,12 +133,26 @@ class Settings(BaseSettings):
     """How to reach HAProxy."""
     api: ApiSettings = ApiSettings()
     """The agent's own HTTP API."""
-    apps: Annotated[tuple[App, ...], AfterValidator(_exactly_one)]
-    """The apps of this host; one, for now."""
+    apps: Annotated[tuple[App, ...], AfterValidator(_at_most_one)] = ()
+    """The apps of this host: one, for now, or none on a host that only coordinates."""
+    coordinator: bool = False
+    """Whether this agent may coordinate rollouts; its token then holds the right to deploy."""
+    coordinates: tuple[Annotated[AppName, AfterValidator(parse_app)], ...] = ()
+    """Names of the apps it coordinates; by default its own."""
     boot_wait: Duration = 60.0
     """How long a host that runs nothing waits for Consul before it goes by its journal."""
     journal_max_age: Duration = 86400.0
     """How old Consul's last word may be for the journal to be gone by."""
+
+    @model_validator(mode="after")
+    def _has_something_to_do(self) -> Self:
+        if not self.apps and not self.coordinator:
+            raise ValueError("apps: a host has exactly one app, unless it only coordinates (coordinator = true)")
+        if self.coordinates and not self.coordinator:
+            raise ValueError("coordinates: only a coordinator does (coordinator = true)")
+        if self.coordinator and not self.coordinated:
+            raise ValueError("coordinates: name the apps, as this host has none of its own")
+        return self
 
     @classmethod
     def settings_customise_sources(
@@ -152,8 +168,22 @@ class Settings(BaseSettings):
 
     @property
     def app(self) -> App:
-        """The one app."""
+        """
+        The one app.
+
+        Raises:
+            FatalError: this host only coordinates.
+        """
+        if not self.apps:
+            raise FatalError("apps: this host has none, it only coordinates")
         return self.apps[0]
+
+    @property
+    def coordinated(self) -> tuple[AppName, ...]:
+        """The apps whose rollouts this agent may coordinate."""
+        if not self.coordinator:
+            return ()
+        return self.coordinates or tuple(app.name for app in self.apps)
 
     @property
     def hard_stop_after_s(self) -> float:

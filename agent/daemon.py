@@ -7,8 +7,6 @@ traffic does not notice an agent that ends. A second signal ends the process at 
 
 import asyncio
 import os
-import signal
-import ssl
 import time
 from dataclasses import dataclass
 from typing import NoReturn
@@ -18,22 +16,24 @@ from aiohttp import web
 
 from agent import __version__
 from agent.adapters.consul import ConsulClient
-from agent.adapters.consul_http import TokenSource
-from agent.adapters.consul_services import agent_service, app_service, register_service
 from agent.adapters.consul_watch import watch
 from agent.adapters.disk import look_at_disk
 from agent.adapters.docker import DockerAdapter
 from agent.adapters.haproxy import HaproxySocket
 from agent.adapters.haproxy_config import ProxyOptions
 from agent.adapters.haproxy_files import ProxyPaths
-from agent.adapters.journal import Journal, boot_id
+from agent.adapters.journal import Journal
 from agent.adapters.probe import Prober
 from agent.adapters.systemd import Notifier
-from agent.config import ConsulSettings, Settings
+from agent.config import Settings
+from agent.coordinators import make_coordinators, new_identity, run_coordinator, views_of
 from agent.core.errors import FatalError
-from agent.core.keys import Known, Outcome, node_report
-from agent.core.report import HostView, Identity, NodeReport, report_of
+from agent.core.keys import Known, Outcome
+from agent.core.report import HostView, Identity, report_of
 from agent.http.api import Source, make_app
+from agent.http.serving import listen
+from agent.registration import make_consul, register_host, write_report
+from agent.runtime.coordinator import Coordinator
 from agent.runtime.executor import Between, Executor, go_on
 from agent.runtime.jobs import Jobs
 from agent.runtime.listeners import follow_docker, follow_haproxy
@@ -41,15 +41,10 @@ from agent.runtime.observer import Observer
 from agent.runtime.reconciler import Reconciler, Trust
 from agent.runtime.reporter import Reporter
 from agent.runtime.wake import Wake
+from agent.signals import Stopped, until_signal
 
 log = structlog.get_logger()
 LAST_REPORT_S = 1.5
-API_CLOSE_S = 0.5
-"""Time for answers under way at the end."""
-
-
-class _Stopped(Exception):  # noqa: N818 - not an error: the way out of the TaskGroup
-    """A signal asked the process to end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +56,8 @@ class _Outside:
     docker: DockerAdapter
     reporter: Reporter
     notifier: Notifier
+    identity: Identity
+    coordinators: tuple[Coordinator, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +85,9 @@ async def run_agent(settings: Settings, *, between: Between = go_on) -> None:
     Raises:
         FatalError: a setting cannot be used (port taken, state directory not writable, bad certificate).
     """
+    if not settings.apps:
+        await run_coordinator(settings)
+        return
     notifier = Notifier.from_environ(os.environ, os.getpid())
     prepare_state_dir(settings)
     async with (
@@ -95,17 +95,19 @@ async def run_agent(settings: Settings, *, between: Between = go_on) -> None:
         DockerAdapter(settings.docker.socket, settings.app, settings.node, settings.docker.config_file) as docker,
     ):
         reporter = Reporter(
-            write=lambda report: _write_report(consul, settings, report),
-            register=lambda report: _register(consul, settings, report),
+            write=lambda report: write_report(consul, settings, report),
+            register=lambda report: register_host(consul, settings, report),
         )
+        identity = new_identity(settings)
+        coordinators = make_coordinators(settings, consul, identity)
         try:
             async with asyncio.TaskGroup() as group:
-                outside = _Outside(settings, consul, docker, reporter, notifier)
+                outside = _Outside(settings, consul, docker, reporter, notifier, identity, coordinators)
                 loop = _compose(outside, group, between)
                 runner = await _listen(outside, loop.reconciler)
                 _start(outside, loop, group)
                 group.create_task(_serve_api(outside, loop, runner), name="api")
-        except* _Stopped:
+        except* Stopped:
             notifier.stopping()
             # In a task of its own: in Python before 3.11.4 this one still counts as cancelled by the group above,
             # and a deadline inside it would end as a cancellation.
@@ -158,10 +160,9 @@ def _compose(outside: _Outside, group: asyncio.TaskGroup, between: Between) -> _
     jobs = Jobs(app, docker, group, wake.call)
     prober = Prober(group, lambda: wake.call("probe"))
     journal = Journal(settings.state_dir / f"{app.name}.journal.json")
-    identity = Identity(node, f"{boot_id()}.{time.time_ns() // 1_000_000}", __version__)
 
     def show(view: HostView) -> None:
-        before, report = outside.reporter.latest, report_of(view, identity)
+        before, report = outside.reporter.latest, report_of(view, outside.identity)
         outside.reporter.publish(report)
         if before is None or before.summary != report.summary:
             outside.notifier.status(report.summary)
@@ -201,34 +202,28 @@ def _start(outside: _Outside, loop: _Loop, group: asyncio.TaskGroup) -> None:
             outside.reporter.forget()
         reconciler.read(outcome)
 
-    group.create_task(_until_signal(), name="signals")
+    group.create_task(until_signal(), name="signals")
     group.create_task(reconciler.run(), name="reconciler")
     group.create_task(watch(outside.consul, app.name, read), name="consul watch")
     group.create_task(follow_docker(outside.docker, reconciler.observer, loop.wake), name="docker events")
     group.create_task(follow_haproxy(loop.proxy.worker, loop.wake), name="haproxy watch")
     group.create_task(outside.reporter.run(), name="reporter")
+    for coordinator in outside.coordinators:
+        group.create_task(coordinator.run(), name=f"coordinator of {coordinator.app}")
     if outside.notifier.watchdog_s is not None:
         group.create_task(_watchdog(outside.notifier, reconciler, outside.notifier.watchdog_s), name="watchdog")
 
 
 async def _listen(outside: _Outside, reconciler: Reconciler) -> web.AppRunner:
-    port = outside.settings.api.port
     source = Source(
         report=lambda: outside.reporter.latest,
         view=lambda: reconciler.view,
         preview=reconciler.preview,
         ticked_at=lambda: reconciler.ticked_at,
         set_leaving=lambda leaving: reconciler.set_leaving(leaving=leaving),
+        coordination=lambda: views_of(outside.coordinators),
     )
-    runner = web.AppRunner(make_app(source), access_log=None, shutdown_timeout=API_CLOSE_S)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", port).start()
-    except OSError as exc:
-        await runner.cleanup()
-        why = os.strerror(exc.errno) if exc.errno else str(exc)
-        raise FatalError(f"api.port: cannot listen on 127.0.0.1:{port}: {why}") from exc
-    return runner
+    return await listen(make_app(source), outside.settings.api.port)
 
 
 async def _serve_api(outside: _Outside, loop: _Loop, runner: web.AppRunner) -> NoReturn:
@@ -250,55 +245,3 @@ async def _watchdog(notifier: Notifier, reconciler: Reconciler, every_s: float) 
         if time.monotonic() - reconciler.ticked_at < max(60.0, 2 * every_s):
             notifier.watchdog()
         await asyncio.sleep(every_s)
-
-
-async def _until_signal() -> NoReturn:
-    loop, stopped = asyncio.get_running_loop(), asyncio.Event()
-
-    def stop(number: int) -> None:
-        if stopped.is_set():
-            os._exit(128 + number)
-        stopped.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop, number)
-    await stopped.wait()
-    raise _Stopped
-
-
-async def _write_report(consul: ConsulClient, settings: Settings, report: NodeReport) -> None:
-    key = node_report(settings.app.name, settings.node)
-    await consul.put(key, report.model_dump_json(exclude_defaults=True).encode())
-
-
-async def _register(consul: ConsulClient, settings: Settings, report: NodeReport) -> None:
-    app, node = settings.app, settings.node
-    serving = next(((slot, shown) for slot, shown in report.slots.items() if shown.is_up), None)
-    meta = {"instance": report.instance, "version": report.agent}
-    if serving is not None:
-        slot, shown = serving
-        meta |= {"slot": str(slot), "release": shown.release, "image": shown.image}
-    host = "127.0.0.1" if app.bind.is_unspecified else str(app.bind)
-    check = f"http://{host}:{app.port}/_lb/{app.name}"
-    await register_service(consul, app_service(app.name, node, app.port, check, meta))
-    api = settings.api.port
-    await register_service(consul, agent_service(node, api, f"http://127.0.0.1:{api}/healthz", meta))
-
-
-def make_consul(settings: ConsulSettings) -> ConsulClient:
-    """
-    Make a client by the settings.
-
-    Raises:
-        FatalError: a certificate or key cannot be used.
-    """
-    token = TokenSource(settings.token.get_secret_value(), file=settings.token_file)
-    tls: ssl.SSLContext | None = None
-    try:
-        if settings.address.startswith("https://"):
-            tls = ssl.create_default_context(cafile=settings.ca_file)
-            if settings.cert_file is not None:
-                tls.load_cert_chain(settings.cert_file, settings.key_file)
-    except (OSError, ssl.SSLError) as exc:
-        raise FatalError(f"consul.ca_file, cert_file or key_file: {exc}") from exc
-    return ConsulClient(settings.address, token=token, tls=tls)

@@ -2,25 +2,25 @@
 The agent's own HTTP API, on loopback only.
 
 ``GET /healthz`` the process and its loop are alive · ``GET /readyz`` the host takes traffic · ``GET /v1/status``
-the report as JSON · ``GET /v1/plan`` what it would do now · ``GET /metrics`` Prometheus · ``POST /v1/leave`` and
-``POST /v1/return`` take the host out of traffic and back.
+the report as JSON · ``GET /v1/plan`` what it would do now · ``GET /metrics`` Prometheus ·
+``GET /v1/coordination`` what it coordinates · ``POST /v1/leave`` and ``POST /v1/return`` take the host out of traffic
+and back.
 """
 
-import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from aiohttp import web
 
 from agent.core.report import HostView, NodeReport
+from agent.http.coordination_document import coordination_document
+from agent.http.guard import local_only
 from agent.http.metrics import render
+from agent.runtime.coordinator import CoordinatorView
 
 STALE_AFTER_S = 60.0
 """A loop that has not ticked for this long is not alive: it ticks at least every half minute."""
-HEADER = "X-Tidegate"
-"""Must be sent with a POST: a browser on the host cannot be made to send it by another site."""
-_PORT = re.compile(r":[0-9]*$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +32,17 @@ class Source:
     preview: Callable[[], Awaitable[HostView]]
     ticked_at: Callable[[], float]
     set_leaving: Callable[[bool], None]
+    coordination: Callable[[], Sequence[CoordinatorView]] = tuple
+    """What it coordinates; nothing by default."""
 
 
 def make_app(source: Source) -> web.Application:
     """Build the API over *source*."""
-    app = web.Application(middlewares=[_local_only])
+    app = web.Application(middlewares=[local_only])
     handlers = _Handlers(source)
     app.add_routes(
         [
+            web.get("/v1/coordination", handlers.coordination),
             web.get("/healthz", handlers.healthz),
             web.get("/readyz", handlers.readyz),
             web.get("/v1/status", handlers.status),
@@ -50,23 +53,6 @@ def make_app(source: Source) -> web.Application:
         ],
     )
     return app
-
-
-@web.middleware
-async def _local_only(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
-    """
-    Refuse names other than loopback's (DNS rebinding), and POSTs a web page could forge.
-
-    A request without Host (HTTP/1.0, as health checks send it) comes from no browser.
-    """
-    host = request.headers.get("Host")
-    if host is not None and _PORT.sub("", host).lower() not in {"127.0.0.1", "localhost", "[::1]"}:
-        raise web.HTTPForbidden(text="only for requests to 127.0.0.1 or localhost\n")
-    if request.method == "POST" and request.headers.get(HEADER) is None:
-        raise web.HTTPForbidden(text=f"a POST needs the header {HEADER}: 1\n")
-    return await handler(request)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +89,12 @@ class _Handlers:
             },
         )
 
+    async def coordination(self, _: web.Request) -> web.Response:
+        return web.json_response(coordination_document(self.source.coordination()))
+
     async def metrics(self, _: web.Request) -> web.Response:
-        text = render(self.source.view(), self.source.report(), time.monotonic() - self.source.ticked_at())
+        age_s = time.monotonic() - self.source.ticked_at()
+        text = render(self.source.view(), self.source.report(), self.source.coordination(), age_s)
         return web.Response(text=text, content_type="text/plain", charset="utf-8")
 
     async def leave(self, _: web.Request) -> web.Response:

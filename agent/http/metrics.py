@@ -1,7 +1,7 @@
 """Prometheus metrics, collected from the last tick: nothing is counted beside the loop."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -10,7 +10,9 @@ from prometheus_client.registry import Collector
 from agent.core.keys import Known
 from agent.core.observed import Unavailable
 from agent.core.plan import SlotPhase
+from agent.core.record import Phase
 from agent.core.report import HostView, NodeReport
+from agent.runtime.coordinator import CoordinatorView
 
 Samples = Iterable[tuple[Mapping[str, str], float]]
 _SLOT = ("app", "slot")
@@ -19,11 +21,47 @@ _REASON_CHARS = 200
 _COUNT = re.compile(r"(?<![\w.:/@-])(?<!code )(?<!answered )\d[\w.,]*(?: ?%| [kKMGT]i?B\b)?")
 
 
-def render(view: HostView | None, report: NodeReport | None, tick_age_s: float) -> str:
+def render(
+    view: HostView | None, report: NodeReport | None, coordination: Sequence[CoordinatorView], tick_age_s: float
+) -> str:
     """Return all metrics in the text format; names end in their unit where they have one."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Tick(view, report, tick_age_s))
+    registry.register(_Coordination(coordination))
     return generate_latest(registry).decode()
+
+
+def render_coordination(coordination: Sequence[CoordinatorView], tick_age_s: float) -> str:
+    """Return the metrics of an agent without apps."""
+    return render(None, None, coordination, tick_age_s)
+
+
+class _Coordination(Collector):
+    """What an agent coordinates."""
+
+    def __init__(self, views: Sequence[CoordinatorView]) -> None:
+        self._views = views
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Yield every family; none where nothing is coordinated."""
+        if not self._views:
+            return
+        leads: Samples = [({"app": view.app}, view.is_leading) for view in self._views]
+        yield _family("tidegate_coordinator_leading", "Whether this agent coordinates the app.", ("app",), leads)
+        problems: Samples = [({"app": view.app}, bool(view.problem)) for view in self._views]
+        yield _family("tidegate_coordinator_hindered", "Whether something keeps it from acting.", ("app",), problems)
+        leading = [view for view in self._views if view.is_leading and view.record is not None]
+        generations = [({"app": view.app}, view.record.generation) for view in leading if view.record]
+        yield _family("tidegate_rollout_generation", "Number of the last rollout.", ("app",), generations)
+        phases = [
+            ({"app": view.app, "phase": str(phase)}, view.record.phase is phase)
+            for view in leading
+            for phase in Phase
+            if view.record
+        ]
+        yield _family("tidegate_rollout_phase", "1 for the phase of the last rollout.", ("app", "phase"), phases)
+        waits = [({"app": view.app}, len(view.waits)) for view in leading]
+        yield _family("tidegate_rollout_waits", "Things the rollout waits for.", ("app",), waits)
 
 
 class _Tick(Collector):

@@ -67,6 +67,8 @@ class Coordinator:
     wake: Wake = field(default_factory=Wake)
     clock: Callable[[], float] = time.monotonic
     view: CoordinatorView = field(init=False)
+    ticked_at: float = field(init=False)
+    """Monotonic seconds of the last turn of its loop: at least every few seconds while it lives."""
     _anchor: float = field(init=False)
     """Unix time at the clock's zero."""
     _resolutions: dict[int, Resolution] = field(default_factory=dict)
@@ -75,6 +77,7 @@ class Coordinator:
     def __post_init__(self) -> None:
         self._anchor = time.time() - self.clock()
         self.view = CoordinatorView(self.app)
+        self.ticked_at = self.clock()
 
     @property
     def app(self) -> AppName:
@@ -98,6 +101,7 @@ class Coordinator:
 
     async def _stand_by(self) -> None:
         while True:
+            self.ticked_at = self.clock()
             lease = self.leader.lease
             if lease is None:
                 self.view = CoordinatorView(self.app, problem=self.leader.problem)
@@ -115,6 +119,7 @@ class Coordinator:
         """Act until the lease ends; then leave by :class:`_DeposedError`, which ends the watch, too."""
         keep = Housekeeping(self.client, self.app, watch)
         while True:
+            self.ticked_at = self.clock()
             self._still(lease)
             try:
                 look_at = await self._turn(lease, watch, group)

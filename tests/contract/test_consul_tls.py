@@ -13,7 +13,7 @@ from agent.config import ConsulSettings
 from agent.core.errors import ConsulForbiddenError, ConsulUnavailableError, FatalError
 from agent.core.keys import Forbidden, Known
 from agent.core.names import parse_app
-from agent.daemon import make_consul
+from agent.registration import make_consul
 from tests.contract.consul_suite import watching
 from tests.lab.certificates import Certificates, make_certificates
 from tests.lab.consul import ConsulServer, consul_server

@@ -188,7 +188,7 @@ async def test_what_a_slot_waits_for_is_told_without_countdowns(at: World) -> No
         at.daemon.pulls_stall = True
         await at.activate(at.push("a"))
         report = await host.until(lambda report: "62 %" in report.slots[SlotName.BLUE].reason)
-        text = render(host.reconciler.view, report, 1.5)
+        text = render(host.reconciler.view, report, (), 1.5)
     found = samples(text)
     assert found["tidegate_slot_waiting"] == {("shop", "blue"): 1, ("shop", "green"): 0}
     assert "62 %" not in text
@@ -211,7 +211,7 @@ async def test_what_the_host_waits_for_is_told(at: World) -> None:
             "GET /health answered 500; 1,234 of 30 GB; attempt 2 in 8s",
             "x" * 5000,
         ]
-        text = render(host.reconciler.view, report.model_copy(update={"notes": tuple(told[1:]), "error": told[0]}), 0)
+        text = render(host.reconciler.view, report.model_copy(update={"notes": tuple(told[1:]), "error": told[0]}), (), 0)
     assert {reason for _, reason in samples(text)["tidegate_note_info"]} == {
         "Consul: no answer within N: going by the journal, confirmed N ago",
         "stage/image: registry:5000/shop:1.2.3 is kept",
@@ -226,6 +226,6 @@ async def test_metrics_without_haproxy_leave_out_what_is_unknown(at: World) -> N
     at.haproxy.away = True
     async with agent(at) as host:
         report = await host.until(lambda report: report.gate is None)
-        found = samples(render(host.reconciler.view, report, 0))
+        found = samples(render(host.reconciler.view, report, (), 0))
     assert found["tidegate_system_up"]["shop", "haproxy"] == 0
     assert "tidegate_slot_open_requests" not in found
