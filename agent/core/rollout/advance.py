@@ -26,17 +26,20 @@ Paused, nothing advances but an abort or a rollback (S11). One change at a time:
 
 from dataclasses import dataclass
 
+from agent.core.durations import format_duration
 from agent.core.record import Phase
 from agent.core.rollout.barrier import Wait
 from agent.core.rollout.change import Change
-from agent.core.rollout.decision import Decision
+from agent.core.rollout.decision import GOING_BACK, Decision
 from agent.core.rollout.fleet import Fleet
 from agent.core.rollout.forward import commit_or_wait, promote_or_wait, stage_or_wait, start_or_wait, switch_or_wait
 from agent.core.rollout.outcome import abort_or_wait, bake_or_wait, go_back_or_wait, retire_or_wait
-from agent.core.rollout.turn import Turn, stamped
+from agent.core.rollout.turn import Turn
 
 LOOK_AGAIN_S = 5.0
 """A rollout is looked at this often though nothing was reported: hosts get lost silently."""
+CLOCKS_AGREE_S = 5.0
+"""Coordinators' clocks differ by less; one that is behind by more would wait for deadlines that much longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ def advance(record: Decision, fleet: Fleet, now: float) -> Next:
     if record.phase.is_terminal:
         return Next()
     turn = Turn(record, fleet, now)
-    change = _pause(turn) or _enter(turn)
+    change = _enter(turn) or _pause(turn)
     if change is None and not _is_held(record):
         change = _STEPS[record.phase](turn)
     if change is not None:
@@ -82,23 +85,34 @@ _STEPS = {
 
 def _is_held(record: Decision) -> bool:
     """Whether a pause holds it: nothing stops an abort, a rollback or what follows them."""
-    goes_back = record.phase in (Phase.ABORTING, Phase.ROLLING_BACK)
-    return record.flags.paused and not record.flags.aborted and not goes_back
+    return record.flags.paused and not record.flags.aborted and record.phase not in GOING_BACK
 
 
 def _enter(turn: Turn) -> Change | None:
-    """Stamp a record that a command wrote: only a coordinator's clock sets deadlines."""
-    record = turn.record
-    return stamped(turn, "taken up") if record.since is None else None
+    """Stamp a record that a command wrote, or a coordinator whose clock was ahead: its deadlines would never come."""
+    record, now = turn.record, turn.now
+    if record.since is None:
+        return turn.stays("taken up", record.why, since=now, deadline=now + record.strategy.free_slot_wait_s)
+    ahead = record.since - now
+    if ahead <= CLOCKS_AGREE_S:
+        return None
+    why = f"the clock of the coordinator before was {format_duration(ahead)} ahead of this one's"
+    return turn.stays("deadline stamped anew", why, **_shifted(record, -ahead))
 
 
 def _pause(turn: Turn) -> Change | None:
     record = turn.record
     if _is_held(record):
         turn.wait(f"paused: {record.flags.note}" if record.flags.note else "paused", until=None)
-        return turn.stays("pause noticed", paused_at=turn.now) if record.paused_at is None else None
-    if record.paused_at is None or record.since is None:
+        return turn.stays("pause noticed", record.flags.note, paused_at=turn.now) if record.paused_at is None else None
+    if record.paused_at is None or record.flags.aborted:
         return None
-    shift = max(0.0, turn.now - record.paused_at)
-    deadline = None if record.deadline is None else record.deadline + shift
-    return turn.stays("deadlines shifted by the pause", paused_at=None, since=record.since + shift, deadline=deadline)
+    length = max(0.0, turn.now - record.paused_at)
+    why = f"paused for {format_duration(length)}"
+    return turn.stays("deadline shifted by the pause", why, **_shifted(record, length) | {"paused_at": None})
+
+
+def _shifted(record: Decision, by_s: float) -> dict[str, object]:
+    """Return the phase's times moved, so that as much of it is left as before."""
+    times = {"since": record.since, "deadline": record.deadline, "paused_at": record.paused_at}
+    return {name: None if time is None else time + by_s for name, time in times.items()}

@@ -14,6 +14,7 @@ from agent.core.record import RecordedRelease
 from agent.core.report import NodeReport, SlotReport
 from agent.core.rollout.decision import Decision
 from agent.core.rollout.fleet import Host
+from agent.core.rollout.strategy import Strategy
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,24 +52,23 @@ def unseen(host: Host, lost_after_s: float) -> str | None:
     return "its agent has not reported yet" if host.now is None else None
 
 
-def not_free(host: Host, target: RecordedRelease, drain_idle_s: float) -> str | None:
-    """Say why a host has no slot for *target*; one that holds the same release unused has."""
-    report = host.now
-    if report is None:
-        return unseen(host, 0) or ""
-    if report.old_workers is None:
-        return "HAProxy's master socket does not say whether old workers live"
-    if report.old_workers:
-        return f"{report.old_workers} old HAProxy worker(s) still serve open connections"
+def not_free(host: Host, target: RecordedRelease | None, strategy: Strategy) -> str | None:
+    """Say why a host has no slot for *target* (None: not known yet); one that holds the same release unused has."""
+    if (missing := unseen(host, strategy.lost_after)) is not None:
+        return missing
+    report, held = host.now, host.slot_of(target)
+    assert report is not None
+    if (left := _old_workers(report)) is not None:
+        return left
     if any(slot.phase is SlotPhase.EMPTY and slot.state is AdminState.MAINT for slot in report.slots.values()):
         return None
-    if (held := host.slot_of(target)) and held[1].state is AdminState.DRAIN and _in_use(held[1], drain_idle_s) is None:
+    if held is not None and held[1].state is AdminState.DRAIN and _in_use(held[1], strategy.drain_idle) is None:
         return None
     busy = next((item for item in report.slots.items() if item[1].state is not AdminState.READY), None)
     if busy is None:
         return "no slot is free"
     name, slot = busy
-    return f"slot {name} busy: {slot.phase}{f', {slot.reason}' if slot.reason else ''}"
+    return f"slot {name} busy: {_words(slot)}"
 
 
 def not_staged(host: Host, record: Decision) -> str | None:
@@ -78,14 +78,14 @@ def not_staged(host: Host, record: Decision) -> str | None:
     report, target = host.now, record.target
     assert report is not None
     assert target is not None
-    if report.generation != record.generation:
-        return f"has not read rollout {record.generation} yet (acted on {report.generation})"
+    if (other := _not_read(report, record)) is not None:
+        return other
     held = host.slot_of(target)
     if held is None:
         return _busy_words(report)
     slot = held[1]
     if not slot.is_staged:
-        return f"{slot.phase}{f': {slot.reason}' if slot.reason else ''}"
+        return _words(slot)
     digest = target.image.partition("@")[2]
     return None if slot.digest == digest else f"runs digest {slot.digest[:19]}, wanted {digest[:19]}"
 
@@ -110,7 +110,7 @@ def not_back(host: Host, record: Decision) -> str | None:
     if source is None or not source[1].is_up:
         return f"does not serve the source again: {host.now.summary}"
     if target is not None and target[1].state is not AdminState.MAINT:
-        return f"still shows visitors the target: {host.now.summary}"
+        return f"visitors may still reach the target: {host.now.summary}"
     return None
 
 
@@ -121,11 +121,8 @@ def still_holds(host: Host, record: Decision, release: RecordedRelease | None) -
     report = host.now
     assert report is not None
     if (held := host.slot_of(release)) is not None:
-        name, slot = held
-        return f"slot {name} {slot.phase}{f': {slot.reason}' if slot.reason else ''}"
-    if report.generation != record.generation:
-        return f"has not read rollout {record.generation} yet (acted on {report.generation})"
-    return None
+        return f"slot {held[0]} {_words(held[1])}"
+    return _not_read(report, record)
 
 
 def still_uses(host: Host, record: Decision) -> str | None:
@@ -134,10 +131,8 @@ def still_uses(host: Host, record: Decision) -> str | None:
         return missing
     report, held = host.now, host.slot_of(record.source)
     assert report is not None
-    if report.old_workers is None:
-        return "HAProxy's master socket does not say whether old workers live"
-    if report.old_workers:
-        return f"{report.old_workers} old HAProxy worker(s) still serve open connections"
+    if (left := _old_workers(report)) is not None:
+        return left
     return None if held is None else _in_use(held[1], record.strategy.drain_idle)
 
 
@@ -173,6 +168,24 @@ def _in_use(slot: SlotReport, idle_s: float) -> str | None:
         return f"{slot.open_requests} open request(s)"
     age = slot.last_request_age_s
     return None if age >= idle_s else f"last request {format_duration(age)} ago, idle after {format_duration(idle_s)}"
+
+
+def _old_workers(report: NodeReport) -> str | None:
+    if report.old_workers is None:
+        return "HAProxy's master socket does not say whether old workers live"
+    return f"{report.old_workers} old HAProxy worker(s) still serve open connections" if report.old_workers else None
+
+
+def _not_read(report: NodeReport, record: Decision) -> str | None:
+    if report.generation > record.generation:
+        newer = f"acted on rollout {report.generation}, newer than this one"
+        return f"{newer}: Consul's state went back, `tidegate adopt` accepts it"
+    behind = f"has not read rollout {record.generation} yet (acted on {report.generation})"
+    return behind if report.generation < record.generation else None
+
+
+def _words(slot: SlotReport) -> str:
+    return f"{slot.phase}: {slot.reason}" if slot.reason else slot.phase
 
 
 def _busy_words(report: NodeReport) -> str:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 
@@ -29,7 +29,8 @@ class Write:
     """One key of a transaction."""
 
     key: str
-    value: bytes = b""
+    value: bytes = field(default=b"", repr=False)
+    """May hold secrets of a spec."""
     guard: Guard = Guard.NONE
     index: int = 0
 
@@ -39,8 +40,8 @@ class Mirror:
     """What ``active`` or ``stage`` become in the same transaction."""
 
     image: ImageReference
-    spec: str | None
-    """JSON; None where it is the app's default."""
+    spec: str | None = field(repr=False)
+    """JSON, secrets included; None where it is the app's default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,8 @@ class Change:
     """Past tense, for the audit entry: 'staging began'."""
     was: Phase | None = None
     """Phase before; None where there was no record."""
+    why: str = ""
+    """For the audit entry, where the phase stays; else the record says why."""
     active: Mirror | None = None
     stage: Mirror | None = None
     members: tuple[NodeName, ...] | None = None
@@ -110,7 +113,7 @@ def audit_of(change: Change, *, by: str, now: float) -> dict[str, object]:
         "at": datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds"),
         "by": by,
         "what": change.what,
-        "why": record.why[:REASON_MAX_CHARS],
+        "why": (change.why or record.why)[:REASON_MAX_CHARS],
         "from": change.was,
         "to": record.phase,
         "epoch": record.epoch,

@@ -4,18 +4,31 @@ What operators ask of a rollout: each command is a change of the record, or is r
 A command writes durations and flags, never deadlines: only a coordinator's clock sets those.
 """
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from agent.core.durations import format_duration
 from agent.core.errors import PermanentError
-from agent.core.keys import Absent, Invalid, KeySnapshot, Present
+from agent.core.keys import Absent, Invalid, KeySnapshot, Present, Reading
 from agent.core.names import ImageReference
 from agent.core.record import Phase, RecordedRelease
 from agent.core.report import NodeReport
 from agent.core.rollout.change import Change
-from agent.core.rollout.decision import AFTER_COMMIT, REASON_MAX_CHARS, Decision, Flags, Request, read_decision
+from agent.core.rollout.decision import (
+    AFTER_COMMIT,
+    GOING_BACK,
+    REASON_MAX_CHARS,
+    Decision,
+    Flags,
+    Request,
+    read_decision,
+)
 from agent.core.rollout.strategy import Strategy
+
+SPEC_MAX_BYTES = 16 * 1024
+"""A record holds up to three specs, and hosts read no key over 64 KiB."""
+_FIRST_DEPLOY = "visitors have seen it, and as the first deploy it has no release to go back to"
 
 
 class InProgressError(PermanentError):
@@ -23,11 +36,14 @@ class InProgressError(PermanentError):
 
     def __init__(self, record: Decision) -> None:
         self.record = record
-        supersede = "--supersede ends it first, " if record.is_before_commit else ""
-        rest = "`tidegate abort` ends it" if record.is_before_commit else "`tidegate rollback` takes it back"
         began = f"rollout {record.generation} ({_image(record)}) by {record.author or 'nobody named'}"
         reason = f" ({record.reason})" if record.reason else ""
-        super().__init__(f"{began}{reason} is {record.phase}: {supersede}--queue waits for its end, {rest}")
+        ways = ["--queue waits for its end"]
+        if record.is_before_commit:
+            ways += ["--supersede aborts it first", "`tidegate abort` ends it"]
+        elif record.phase in AFTER_COMMIT and record.source is not None:
+            ways += ["`tidegate rollback` takes it back"]
+        super().__init__(f"{began}{reason} is {record.phase}: {', '.join(ways)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +76,15 @@ def deploy(
 
     Raises:
         InProgressError: another rollout is in progress.
-        PermanentError: a change by hand is under way, or a key cannot be read.
+        PermanentError: a change by hand is under way, a key cannot be read, or the spec is too large.
     """
     before = current(keys)
     if before is not None and not before.phase.is_terminal:
         raise InProgressError(before)
-    _refuse_by_hand(keys)
+    _refuse_by_hand(keys, before)
+    size = len(json.dumps(request.spec.revealed()))
+    if size > SPEC_MAX_BYTES:
+        raise PermanentError(f"the spec is {size} bytes long, at most {SPEC_MAX_BYTES} go into the record")
     generation = max([before.generation if before else 0, *(report.generation for report in reports)]) + 1
     record = Decision(
         generation=generation,
@@ -74,7 +93,7 @@ def deploy(
         source=_standing(before, keys),
         request=request,
         strategy=strategy,
-        author=by.author,
+        author=by.author[:REASON_MAX_CHARS],
         reason=by.reason[:REASON_MAX_CHARS],
         why="asked for",
         created_at=by.at,
@@ -92,10 +111,10 @@ def current(keys: KeySnapshot) -> Decision | None:
     match keys.rollout:
         case Absent():
             return None
-        case Invalid(reason):
-            raise PermanentError(reason)
         case Present(text):
             return read_decision(text)
+        case unreadable:
+            raise PermanentError(unreadable.reason)
 
 
 def promote(keys: KeySnapshot, by: Signature) -> Change:
@@ -105,15 +124,14 @@ def promote(keys: KeySnapshot, by: Signature) -> Change:
     Raises:
         PermanentError: nothing waits for it.
     """
-    record = _in_progress(keys, "promote")
+    record = _not_going_back(keys, "promote")
     waits = record.phase is Phase.AWAITING_PROMOTION or (
         record.phase is Phase.READY and record.strategy.waits_for_promote
     )
     if not waits:
-        when = "once its canary serves" if record.phase is Phase.CANARY else f"it is {record.phase}"
-        raise PermanentError(f"rollout {record.generation} does not wait for `promote`: {when}")
-    if record.flags.aborted:
-        raise PermanentError(f"rollout {record.generation} is being taken back ({record.flags.note})")
+        is_early = record.phase is Phase.CANARY or (record.is_before_commit and record.strategy.waits_for_promote)
+        when = ", not yet" if is_early else ""
+        raise PermanentError(f"rollout {record.generation} is {record.phase}: it does not wait for `promote`{when}")
     return _flagged(record, "promote", by, promoted=True)
 
 
@@ -124,13 +142,16 @@ def abort(keys: KeySnapshot, by: Signature) -> Change:
     Raises:
         PermanentError: there is none, or visitors may have seen it: that is a rollback.
     """
-    record = _in_progress(keys, "abort")
+    record = _not_going_back(keys, "abort")
+    if record.phase in AFTER_COMMIT and record.source is None:
+        raise PermanentError(f"rollout {record.generation} is {record.phase}: {_FIRST_DEPLOY}")
     if record.phase in AFTER_COMMIT:
         raise PermanentError(
             f"rollout {record.generation} is {record.phase}: visitors have seen it; "
             "`tidegate rollback` takes it back and moves those who did",
         )
-    return _ends(record, "abort", by)
+    _refuse_retiring(record)
+    return _flagged(record, "abort", by, aborted=True)
 
 
 def roll_back(keys: KeySnapshot, by: Signature) -> Change:
@@ -140,27 +161,26 @@ def roll_back(keys: KeySnapshot, by: Signature) -> Change:
     Raises:
         PermanentError: there is none, it has not committed, retires, or goes back already (S10).
     """
-    record = _in_progress(keys, "rollback")
+    record = _not_going_back(keys, "rollback")
     if record.is_before_commit:
         raise PermanentError(f"rollout {record.generation} is {record.phase}: nobody has seen it; use `tidegate abort`")
     if record.source is None:
-        raise PermanentError(f"rollout {record.generation} is the first deploy: there is no release to go back to")
-    return _ends(record, "rollback", by)
+        raise PermanentError(f"rollout {record.generation} is {record.phase}: {_FIRST_DEPLOY}")
+    _refuse_retiring(record)
+    return _flagged(record, "rollback", by, aborted=True)
 
 
 def pause(keys: KeySnapshot, by: Signature) -> Change:
     """Let nothing advance but an abort or a rollback. Raises as the others."""
-    record = _in_progress(keys, "pause")
+    record = _not_going_back(keys, "pause")
     if record.flags.paused:
         raise PermanentError(f"rollout {record.generation} is paused already ({record.flags.note})")
-    if record.phase in {Phase.ABORTING, Phase.ROLLING_BACK}:
-        raise PermanentError(f"rollout {record.generation} is {record.phase}: that cannot be paused")
     return _flagged(record, "pause", by, paused=True)
 
 
 def resume(keys: KeySnapshot, by: Signature) -> Change:
     """Go on after a pause; deadlines are shifted by its length. Raises as the others."""
-    record = _in_progress(keys, "resume")
+    record = _not_going_back(keys, "resume")
     if not record.flags.paused:
         raise PermanentError(f"rollout {record.generation} is not paused: it is {record.phase}")
     return _flagged(record, "resume", by, paused=False)
@@ -185,9 +205,14 @@ def foreign_edits(record: Decision, keys: KeySnapshot) -> tuple[str, ...]:
     expected = mirrors_in(record)
     for name, reading in (("active", keys.active), ("stage", keys.stage)):
         wanted = expected[name]
-        if wanted is not None and isinstance(reading, Present) and reading.value != wanted:
+        if wanted is not None and isinstance(reading, Present) and not _names(reading.value, wanted):
             notes.append(f"{name}/image was changed to {reading.value} by hand in mid-rollout: it is ignored")
     return tuple(notes)
+
+
+def _names(value: str, image: ImageReference) -> bool:
+    """Whether a mirror still is *image*; one that the rollout has not written yet may lack the digest."""
+    return value in {image, image.partition("@")[0]}
 
 
 def mirrors_in(record: Decision) -> dict[str, ImageReference | None]:
@@ -196,7 +221,8 @@ def mirrors_in(record: Decision) -> dict[str, ImageReference | None]:
     target = record.target.image if record.target else None
     match record.phase:
         case Phase.STAGING | Phase.READY | Phase.CANARY | Phase.AWAITING_PROMOTION | Phase.ABORTING:
-            return {"active": None, "stage": target}
+            is_forced = record.request is not None and record.request.forces_source
+            return {"active": None if is_forced else source, "stage": target}
         case Phase.SWITCHING | Phase.BAKING | Phase.RETIRING:
             return {"active": target, "stage": target}
         case Phase.ROLLING_BACK:
@@ -213,24 +239,28 @@ def _in_progress(keys: KeySnapshot, command: str) -> Decision:
     return record
 
 
-def _ends(record: Decision, command: str, by: Signature) -> Change:
-    if record.flags.aborted or record.phase in {Phase.ABORTING, Phase.ROLLING_BACK}:
-        said = record.flags.note or record.why
-        raise PermanentError(f"rollout {record.generation} is being taken back already ({said})")
+def _not_going_back(keys: KeySnapshot, command: str) -> Decision:
+    record = _in_progress(keys, command)
+    if record.flags.aborted or record.phase in GOING_BACK:
+        said = record.flags.note if record.flags.aborted else record.why
+        raise PermanentError(f"rollout {record.generation} is {record.phase} and being taken back already ({said})")
+    return record
+
+
+def _refuse_retiring(record: Decision) -> None:
     if record.phase is Phase.RETIRING:
         raise PermanentError(
             f"rollout {record.generation} retires the release before: wait for its end "
             f"(at most {format_duration(record.strategy.progress_deadline)}), then `tidegate rollback` deploys it anew",
         )
-    return _flagged(record, command, by, aborted=True)
 
 
 def _flagged(record: Decision, command: str, by: Signature, **flags: bool) -> Change:
     changed = Flags(**{**dict(record.flags), **flags, "note": by.note})
-    return Change(record.but(seq=record.seq + 1, flags=changed), command, was=record.phase)
+    return Change(record.but(seq=record.seq + 1, flags=changed), command, was=record.phase, why=by.note)
 
 
-def _refuse_by_hand(keys: KeySnapshot) -> None:
+def _refuse_by_hand(keys: KeySnapshot, before: Decision | None) -> None:
     for reading in (keys.active, keys.stage):
         if isinstance(reading, Invalid):
             raise PermanentError(f"{reading.reason}: mend it first")
@@ -240,26 +270,25 @@ def _refuse_by_hand(keys: KeySnapshot) -> None:
                 f"{stage} is staged by hand beside {active}: activate it (active/image), "
                 "or withdraw it by setting stage/image to the active one",
             )
-        case Absent(), Present(stage):
-            if not _was_aborted(keys, stage):
-                raise PermanentError(
-                    f"{stage} is staged by hand and nothing is active: activate it, or delete stage/image"
-                )
+        case Absent(), Present(stage, at) if not (
+            before is not None and before.leaves_stage_behind and at <= _index(keys.rollout)
+        ):
+            raise PermanentError(f"{stage} is staged by hand and nothing is active: activate it, or delete stage/image")
         case _:
             return
 
 
-def _was_aborted(keys: KeySnapshot, stage: str) -> bool:
-    """Whether a first deploy that was aborted left the stage key behind."""
-    record = current(keys)
-    return record is not None and record.target is not None and record.target.image == stage
+def _index(reading: Reading) -> int:
+    return reading.modify_index if isinstance(reading, Present) else 0
 
 
 def _standing(before: Decision | None, keys: KeySnapshot) -> RecordedRelease | None:
-    """Return the release of the rollout before, where ``active/image`` still is it."""
-    final = before.final if before else None
-    is_active = final is not None and isinstance(keys.active, Present) and keys.active.value == final.image
-    return final if is_active else None
+    """Return the release that the rollout before left, where ``active/image`` still is it, or is gone."""
+    if before is None or isinstance(keys.active, Invalid):
+        return None
+    if isinstance(keys.active, Absent):
+        return before.final
+    return before.left(keys.active.value)
 
 
 def _image(record: Decision) -> str:

@@ -8,7 +8,7 @@ threshold. Times are Unix seconds of the coordinator that stamped them; nodes ne
 import json
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializationInfo, ValidationError, field_serializer
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from agent.core.errors import PermanentError
 from agent.core.names import ImageReference, parse_reference
@@ -33,10 +33,6 @@ class Request(BaseModel):
     spec: RunSpec = RunSpec()
     forces_source: bool = False
     """Go on though hosts serve different releases; the source is then the one most of them serve."""
-
-    @field_serializer("spec")
-    def _whole(self, spec: RunSpec, _: SerializationInfo) -> dict[str, object]:
-        return spec.revealed()
 
 
 class Flags(BaseModel):
@@ -110,6 +106,8 @@ def read_decision(text: str) -> Decision:
 def write_decision(record: Decision) -> str:
     """Write a record as JSON, secrets of its specs included: nodes need them, and Consul's ACLs guard the key."""
     data = record.model_dump(mode="json", exclude={"source", "target"})
+    if record.request is not None:
+        data["request"]["spec"] = record.request.spec.revealed()
     for name, release in (("source", record.source), ("target", record.target)):
         data[name] = None if release is None else release_document(release)
     return json.dumps(data, separators=(",", ":"), sort_keys=True)

@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-from agent.core.names import ImageReference, NodeName
+from agent.core.names import NodeName, parse_reference
 from agent.core.record import Phase, RecordedRelease, order_of
-from agent.core.release import Release, pin_of
-from agent.core.rollout.barrier import NodeFailure, not_free, not_staged, not_switched, unseen
+from agent.core.release import Release
+from agent.core.rollout.barrier import not_free, not_staged, not_switched
 from agent.core.rollout.change import Change
 from agent.core.rollout.decision import Request
 from agent.core.rollout.fleet import Host, Resolution
@@ -33,7 +33,7 @@ def start_or_wait(turn: Turn) -> Change | None:
     if target is not None and source is not None and source.release == target.release:
         return ended(turn, Phase.ABORTED, "aborted", f"{target.image} is what serves already")
     members = _free_hosts(turn, target)
-    if problem is not None or turn.is_late:
+    if problem is not None or (turn.waits and turn.is_late):
         why = problem or f"not begun in time: {in_words(tuple(turn.waits))}"
         return ended(turn, Phase.ABORTED, "aborted", why)
     if turn.waits or target is None:
@@ -51,12 +51,14 @@ def _target(turn: Turn, request: Request) -> tuple[RecordedRelease | None, str |
         case Resolution(digest=None, error=error, is_final=is_final):
             turn.wait(f"{request.image}: {error}", until=turn.record.deadline)
             return None, f"{request.image}: {error}" if is_final else None
-        case Resolution(digest=digest):
-            assert digest is not None
-            image = ImageReference(f"{request.image.partition('@')[0]}@{digest}")
-            id_ = Release(image, digest, request.spec, turn.record.generation).id
-            pin = pin_of(id_, turn.record.generation)
-            return RecordedRelease(image=image, spec=request.spec, release=id_, pin=pin), None
+        case answer:
+            assert answer.digest is not None
+            try:
+                image = parse_reference(f"{request.image.partition('@')[0]}@{answer.digest}")
+            except ValueError as exc:
+                return None, str(exc)
+            release = Release(image, answer.digest, request.spec, turn.record.generation)
+            return RecordedRelease(image=image, spec=request.spec, release=release.id, pin=release.pin), None
 
 
 def _free_hosts(turn: Turn, target: RecordedRelease | None) -> tuple[NodeName, ...]:
@@ -66,10 +68,7 @@ def _free_hosts(turn: Turn, target: RecordedRelease | None) -> tuple[NodeName, .
         reason = f"{len(present)} live host(s), at least {strategy.min_members} wanted"
         turn.wait(reason, until=turn.record.deadline)
     for host in present:
-        busy = unseen(host, strategy.lost_after)
-        if busy is None and target is not None:
-            busy = not_free(host, target, strategy.drain_idle)
-        if busy is not None:
+        if (busy := not_free(host, target, strategy)) is not None:
             turn.wait(busy, node=host.node, until=turn.record.deadline)
     return tuple(host.node for host in present)
 
@@ -84,7 +83,8 @@ def stage_or_wait(turn: Turn) -> Change | None:
             return None
         return begin_abort(turn, f"not staged within progress_deadline: {in_words(tuple(turn.waits))}")
     why = f"{len(staged)} host(s) staged{_without(turn)}"
-    return replace(turn.enters(Phase.READY, "all hosts are staged", why), members=staged)
+    counted = {*staged, *(host.node for host in (*turn.concerned, *turn.lost))}
+    return replace(turn.enters(Phase.READY, "all hosts are staged", why), members=tuple(sorted(counted)))
 
 
 def commit_or_wait(turn: Turn) -> Change | None:
@@ -115,11 +115,12 @@ def switch_or_wait(turn: Turn) -> Change | None:
     record = turn.record
     if (back := _goes_back(turn)) is not None:
         return back
-    for host in turn.concerned:
-        if not record.includes(host.node) or turn.is_excused(host):
-            continue
+    step = tuple(host for host in turn.concerned if record.includes(host.node) and not turn.is_excused(host))
+    for host in step:
         if (reason := not_switched(host, record)) is not None:
             turn.wait(reason, node=host.node, until=record.deadline)
+    if not step and turn.lost:
+        turn.wait(f"no host of this step is seen{_without(turn)}", until=record.deadline)
     if turn.waits:
         if not turn.is_late:
             return None
@@ -147,8 +148,6 @@ def promote_or_wait(turn: Turn) -> Change | None:
 
 def threshold_of(generation: int, members: tuple[NodeName, ...], count: int) -> str:
     """Return the hash threshold that takes in exactly the first *count* members, and joiners by their hash."""
-    if count >= len(members):
-        return ALL_HOSTS
     return sorted(order_of(generation, node) for node in members)[count - 1]
 
 
@@ -156,8 +155,10 @@ def _enter_step(turn: Turn, step: int, members: tuple[NodeName, ...], why: str) 
     record = turn.record
     share = record.strategy.all_steps[step]
     is_last = step == len(record.strategy.all_steps) - 1
-    count = len(members) if is_last else max(1, hosts_of(share, len(members)))
-    threshold = ALL_HOSTS if is_last else max(record.threshold, threshold_of(record.generation, members, count))
+    threshold = ALL_HOSTS
+    if not is_last:
+        count = hosts_of(share, len(members))
+        threshold = max(record.threshold, threshold_of(record.generation, members, count))
     phase = Phase.CANARY if step == 0 and not is_last else Phase.SWITCHING
     what = f"{share} of the hosts may switch" if not is_last else "every host may switch"
     change = turn.enters(phase, what, why, step=step, threshold=threshold)
@@ -172,13 +173,12 @@ def _ends_early(turn: Turn) -> Change | None:
         return begin_abort(turn, record.flags.note or "aborted")
     if failures := turn.failures(turn.concerned):
         return begin_abort(turn, in_words(failures), failures)
-    allowed = hosts_of(record.strategy.max_lost, len(turn.fleet.members)) if turn.fleet.members else 0
-    if len(turn.lost) > allowed:
-        names = in_words(tuple(host.node for host in turn.lost))
-        return begin_abort(
-            turn, f"{len(turn.lost)} of {len(turn.fleet.members)} hosts lost ({names}), at most {allowed}"
-        )
-    return None
+    lost, total = turn.lost, len(turn.fleet.members)
+    allowed = hosts_of(record.strategy.max_lost, total)
+    if len(lost) <= allowed:
+        return None
+    names = in_words(tuple(host.node for host in lost))
+    return begin_abort(turn, f"{len(lost)} of {total} hosts lost ({names}), at most {allowed}")
 
 
 def _goes_back(turn: Turn) -> Change | None:
@@ -186,8 +186,7 @@ def _goes_back(turn: Turn) -> Change | None:
     record = turn.record
     if record.flags.aborted:
         return begin_rollback(turn, record.flags.note or "rolled back")
-    touched = tuple(host for host in turn.concerned if record.includes(host.node))
-    failures: tuple[NodeFailure, ...] = turn.failures(touched)
+    failures = turn.failures(tuple(host for host in turn.concerned if record.includes(host.node)))
     return begin_rollback(turn, in_words(failures), failures) if failures else None
 
 
@@ -199,13 +198,19 @@ def _staged(turn: Turn) -> tuple[NodeName, ...]:
             _take(turn, host, not_staged(host, record), staged)
     for host in turn.joined:
         reason = not_staged(host, record)
-        left_out = reason is not None and (turn.is_late or turn.is_excused(host))
-        if not left_out:
+        if reason is None or not (_is_too_late_to_join(turn) or turn.is_excused(host)):
             _take(turn, host, reason, staged)
     if len(staged) < record.strategy.min_members and not turn.waits:
         reason = f"{len(staged)} staged host(s), at least {record.strategy.min_members} wanted"
         turn.wait(reason, until=record.deadline)
     return tuple(sorted(staged))
+
+
+def _is_too_late_to_join(turn: Turn) -> bool:
+    """Whether joiners had their time: that of staging, also where the phase may wait for ``promote`` for longer."""
+    record = turn.record
+    assert record.since is not None
+    return turn.is_late or turn.now >= record.since + record.strategy.progress_deadline
 
 
 def _take(turn: Turn, host: Host, reason: str | None, staged: list[NodeName]) -> None:

@@ -24,7 +24,10 @@ def bake_or_wait(turn: Turn) -> Change | None:
     if bake_left > 0:
         reason = f"bakes: the way back stays warm for {format_duration(bake_left)} more"
         turn.wait(reason, until=record.since + record.strategy.bake_time)
-    for host in (*turn.concerned, *turn.joined):
+    visited = turn.visited
+    if not visited:
+        turn.wait("no host is seen that could tell who uses the source", until=record.deadline)
+    for host in visited:
         if (use := still_uses(host, record)) is not None:
             turn.wait(f"source in use: {use}", node=host.node, until=record.deadline)
     if turn.waits:
@@ -47,7 +50,7 @@ def retire_or_wait(turn: Turn) -> Change | None:
 
 def begin_abort(turn: Turn, why: str, failures: tuple[NodeFailure, ...] = ()) -> Change:
     """Take the target out everywhere; no visitor has seen it."""
-    return _with_lines(turn.enters(Phase.ABORTING, "abort began", why, paused_at=None), failures)
+    return _with_lines(turn.enters(Phase.ABORTING, "abort began", why), failures)
 
 
 def begin_rollback(turn: Turn, why: str, failures: tuple[NodeFailure, ...] = ()) -> Change:
@@ -57,7 +60,7 @@ def begin_rollback(turn: Turn, why: str, failures: tuple[NodeFailure, ...] = ())
             turn, Phase.ROLLBACK_FAILED, "rollback is impossible", f"{why}; there is no release to go back to"
         )
         return _with_lines(with_mirrors(change, active=turn.record.target), failures)
-    change = turn.enters(Phase.ROLLING_BACK, "rollback began", why, paused_at=None)
+    change = turn.enters(Phase.ROLLING_BACK, "rollback began", why)
     return _with_lines(with_mirrors(change, active=turn.record.source), failures)
 
 
@@ -77,15 +80,19 @@ def go_back_or_wait(turn: Turn) -> Change | None:
     """End when the source serves everywhere; where a live host cannot, a person has to decide."""
     record = turn.record
     stuck: list[NodeFailure] = []
-    for host in _holders(turn, record.target):
+    hosts = _holders(turn, record.target)
+    if not hosts and turn.lost:
+        turn.wait(f"no host is seen: {in_words(tuple(host.node for host in turn.lost))} lost", until=record.deadline)
+    for host in hosts:
         if (failure := cannot_go_back(host, record)) is not None:
             stuck.append(failure)
         elif (reason := not_back(host, record)) is not None:
             turn.wait(reason, node=host.node, until=record.deadline)
     if turn.waits and not turn.is_late:
         return None
-    if not turn.waits and not stuck:
-        return ended(turn, Phase.ROLLED_BACK, "rolled back", record.why)
+    if not stuck and (not turn.waits or not hosts):
+        rest = f"; {in_words(tuple(turn.waits))}" if turn.waits else ""
+        return ended(turn, Phase.ROLLED_BACK, "rolled back", record.why + rest)
     why = f"{record.why}; not back: {in_words((*stuck, *turn.waits))}"
     return _with_lines(ended(turn, Phase.ROLLBACK_FAILED, "rollback failed", why), tuple(stuck))
 

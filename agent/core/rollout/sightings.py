@@ -6,7 +6,7 @@ nobody go: after a takeover hosts are lost ``lost_after`` later, never earlier.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from agent.core.names import NodeName
 from agent.core.report import NodeReport
@@ -18,7 +18,8 @@ class Sightings:
     """Times at which something was first seen, by host; monotonic seconds of the watcher."""
 
     gone: Mapping[NodeName, float] = field(default_factory=dict)
-    unwell: Mapping[NodeName, float] = field(default_factory=dict)
+    unwell: Mapping[tuple[NodeName, str], float] = field(default_factory=dict)
+    """By host and release: what was wrong with the release before does not count."""
 
 
 def sight(
@@ -46,9 +47,9 @@ def sight(
         )
         for node in names
     }
-    ill = (host for host in hosts.values() if host.serving is not None and not host.serving.is_up)
-    unwell = {host.node: before.unwell.get(host.node, now) for host in ill}
-    for node, since in unwell.items():
-        known = hosts[node]
-        hosts[node] = Host(node, known.instance, known.report, known.gone_s, now - since)
+    unwell = {}
+    for node, host in hosts.items():
+        if (serving := host.serving) is not None and not serving.is_up:
+            since = unwell[node, serving.release] = before.unwell.get((node, serving.release), now)
+            hosts[node] = replace(host, unwell_s=now - since)
     return Sightings(gone, unwell), hosts

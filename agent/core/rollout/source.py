@@ -3,7 +3,9 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from agent.core.names import ImageReference, NodeName, Pin, ReleaseId
+from pydantic import ValidationError
+
+from agent.core.names import ImageReference, NodeName, Pin, ReleaseId, printable
 from agent.core.record import RecordedRelease
 from agent.core.report import SlotReport
 from agent.core.rollout.decision import Decision
@@ -23,26 +25,41 @@ def source_of(record: Decision, fleet: Fleet) -> RecordedRelease | None:
     set by hand has the app's default spec.
 
     Raises:
-        UnclearSourceError: hosts serve different releases, or none serves what ``active/image`` asks for.
+        UnclearSourceError: hosts serve different releases, or something else than ``active/image`` asks for.
     """
     served = {host.node: slot for host in fleet.present if (slot := host.serving) is not None}
+    is_forced = record.request is not None and record.request.forces_source
     if not served:
-        if record.source is not None or fleet.active is None or (record.request and record.request.forces_source):
+        if record.source is not None or fleet.active is None or is_forced:
             return record.source
-        raise UnclearSourceError(f"no host serves yet, though active/image is {fleet.active}")
+        raise UnclearSourceError(
+            f"no host serves, though active/image is {fleet.active}; --force-source goes on without a way back"
+        )
     counts = Counter(slot.release for slot in served.values())
-    if len(counts) > 1 and not (record.request and record.request.forces_source):
-        raise UnclearSourceError(f"hosts serve different releases: {_differences(served)}")
+    if len(counts) > 1 and not is_forced:
+        differences = _differences(served)
+        raise UnclearSourceError(f"hosts serve different releases ({differences}); --force-source takes the commonest")
     release = min(counts, key=lambda name: (-counts[name], name))
     if record.source is not None and record.source.release == release:
         return record.source
-    return _by_hand(slot for slot in served.values() if slot.release == release)
+    slots = [slot for slot in served.values() if slot.release == release]
+    if fleet.active is not None and not is_forced and all(slot.image != fleet.active for slot in slots):
+        raise UnclearSourceError(
+            f"active/image is {fleet.active}, which no host serves yet: "
+            "a change by hand is under way; --force-source does not wait for it"
+        )
+    return _by_hand(slots)
 
 
 def _by_hand(slots: Iterable[SlotReport]) -> RecordedRelease:
     slot = min(slots, key=lambda shown: (shown.image, shown.pin))
     image = slot.image if "@" in slot.image else f"{slot.image}@{slot.digest}"
-    return RecordedRelease(image=ImageReference(image), spec=None, release=ReleaseId(slot.release), pin=Pin(slot.pin))
+    try:
+        return RecordedRelease(
+            image=ImageReference(image), spec=None, release=ReleaseId(slot.release), pin=Pin(slot.pin)
+        )
+    except ValidationError as exc:
+        raise UnclearSourceError(f"hosts report to serve {printable(slot.image)}, which names no release") from exc
 
 
 def _differences(served: dict[NodeName, SlotReport]) -> str:

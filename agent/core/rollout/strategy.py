@@ -72,6 +72,8 @@ class Strategy(BaseModel):
         counts = [int(step) for step in self.steps if not step.endswith("%")]
         if any(numbers != sorted(set(numbers)) for numbers in (shares, counts)):
             raise ValueError(f"steps {', '.join(self.steps)} must rise")
+        if "100%" in self.steps[:-1]:
+            raise ValueError(f"steps {', '.join(self.steps)}: nothing can follow 100%")
         return self
 
     @property
@@ -91,11 +93,11 @@ class Strategy(BaseModel):
 
     def longest_s(self) -> float:
         """Return a bound of the whole rollout's length, from its knobs alone (L1)."""
-        staged = (
-            self.free_slot_wait_s + self.progress_deadline + (self.promote_timeout if self.waits_for_promote else 0)
-        )
-        switched = self.progress_deadline * len(self.all_steps) + (self.promote_timeout if self.has_canary else 0)
-        return staged + switched + self.drain_timeout + 2 * self.progress_deadline
+        promotions = self.promote_timeout * (self.waits_for_promote + self.has_canary)
+        staged = self.free_slot_wait_s + self.progress_deadline
+        switched = self.progress_deadline * len(self.all_steps)
+        ended = self.drain_timeout + 2 * self.progress_deadline  # retiring or the way back, and as much for takeovers
+        return staged + switched + promotions + ended
 
 
 def hosts_of(share: str, total: int) -> int:

@@ -54,19 +54,29 @@ class Turn:
         members = frozenset(self.fleet.members)
         return tuple(host for host in self.fleet.present if host.node not in members)
 
+    @property
+    def visited(self) -> tuple[Host, ...]:
+        """Hosts that visitors may be on: all but those lost or gone, also while they are leaving."""
+        hosts = {host.node: host for host in self.fleet} | {
+            node: self.fleet.member(node) for node in self.fleet.members
+        }
+        seen = (hosts[node] for node in sorted(hosts))
+        return tuple(host for host in seen if host.gone_s is None or not (self.is_lost(host) or host.is_leaving))
+
     def failures(self, hosts: tuple[Host, ...]) -> tuple[NodeFailure, ...]:
-        """Return the failures among *hosts*, where they are more than ``max_failed``."""
+        """Return the failures among *hosts*, where they are more than ``max_failed``, or nothing is left but they."""
         found = tuple(failure for host in hosts if (failure := failed(host, self.record)) is not None)
-        return found if len(found) > hosts_of(self.record.strategy.max_failed, len(hosts)) else ()
+        allowed = hosts_of(self.record.strategy.max_failed, len(self.fleet.members))
+        return found if len(found) > allowed or len(found) == len(hosts) else ()
 
     def is_excused(self, host: Host) -> bool:
         """Whether a host has failed within ``max_failed``: it is not waited for."""
         return failed(host, self.record) is not None
 
-    def stays(self, what: str, **changes: object) -> Change:
+    def stays(self, what: str, why: str, **changes: object) -> Change:
         """Change the record within its phase."""
         record = self.record.but(seq=self.record.seq + 1, **changes)
-        return Change(record, what, was=self.record.phase)
+        return Change(record, what, was=self.record.phase, why=why)
 
     def enters(self, phase: Phase, what: str, why: str, **changes: object) -> Change:
         """Enter *phase*; its deadline is counted from now."""
@@ -76,7 +86,8 @@ class Turn:
             "since": self.now,
             "deadline": self._deadline(phase),
             "why": why[:REASON_MAX_CHARS],
-            "flags": self.record.flags.model_copy(update={"promoted": False}),
+            "paused_at": None,
+            "flags": self.record.flags.model_copy(update={"promoted": False, "paused": False}),
         }
         return Change(self.record.but(**(common | changes)), what, was=self.record.phase)
 
@@ -95,15 +106,9 @@ class Turn:
                 return self.now + strategy.progress_deadline
 
 
-def stamped(turn: Turn, what: str) -> Change:
-    """Set since and deadline of a record that a command has just written."""
-    limit = turn.record.strategy.free_slot_wait_s
-    return turn.stays(what, since=turn.now, deadline=turn.now + limit)
-
-
 def ended(turn: Turn, phase: Phase, what: str, why: str) -> Change:
     """End the rollout: both mirrors become what is left (none for a failed rollback or without a source)."""
-    change = turn.enters(phase, what, why, paused_at=None)
+    change = turn.enters(phase, what, why)
     final = change.record.final
     if final is None or turn.record.phase is Phase.PENDING:
         return change
