@@ -67,7 +67,7 @@ class Coordinator:
 
     async def start(self) -> None:
         """Start it; returns when its API answers."""
-        await self.agent.start(lambda: answers(f"http://127.0.0.1:{self.port}/healthz"), deadline_s=15)
+        await self.agent.start(lambda: answers(f"http://127.0.0.1:{self.port}/healthz"), deadline_s=30)
 
 
 @dataclass(slots=True)
@@ -116,7 +116,7 @@ class Fleet:
         """Return the node name of the coordinator that holds the lock; empty where none does."""
         async with self.client() as client:
             lock = await client.get(coordinator(AppName(self.app)))
-        return str(json.loads(lock.value)["holder"]) if lock and lock.session else ""
+        return str(json.loads(lock.value)["node"]) if lock and lock.session else ""
 
     async def add(self, node: str) -> Host:
         """Make a host with its Consul agent; its own agent is not started yet."""

@@ -80,19 +80,19 @@ class Host:
     async def start_haproxy(self) -> None:
         """Render the configuration as an operator would, and start HAProxy on it."""
         await run(
-            [_TIDEGATE, "haproxy-config", "--config", str(self.config), "--out", str(self.haproxy.config)], timeout_s=20
+            [_TIDEGATE, "haproxy-config", "--config", str(self.config), "--out", str(self.haproxy.config)], timeout_s=60
         )
         await self.haproxy.start()
 
     async def start_agent(self) -> None:
         """Start the agent; returns when its API answers."""
-        await self.agent.start(self._answers, deadline_s=15)
+        await self.agent.start(self._answers, deadline_s=30)
 
     async def start_as(self, *arguments: str) -> None:
         """Start another program, ``python`` with *arguments*, in the agent's place; returns when its API answers."""
         await self.agent.stop()
         self.agent = ServerProcess([sys.executable, *arguments], log=self.home / "agent.log", env=self.plan.env)
-        await self.agent.start(self._answers, deadline_s=15)
+        await self.agent.start(self._answers, deadline_s=30)
 
     async def reboot(self) -> None:
         """
