@@ -218,6 +218,16 @@ async def read_members(
     entry = await client.get(keys.members(app, record.generation), consistency=consistency)
     if entry is None:
         return ()
+    return members_of(entry)
+
+
+def members_of(entry: KeyValue) -> tuple[NodeName, ...]:
+    """
+    Read a list of a barrier's hosts.
+
+    Raises:
+        PermanentError: it is none.
+    """
     try:
         return _Members.model_validate_json(entry.value).members
     except ValidationError as exc:

@@ -182,7 +182,7 @@ async def test_the_plan_of_a_converged_host_is_empty(story: Story) -> None:
 
     assert await eventually(nothing_to_do, deadline_s=10)
     assert await nothing_to_do()
-    shown = await host.cli("status")
+    shown = await host.cli("status", "--local")
     assert "serving" in shown
     assert "ready" in shown
 

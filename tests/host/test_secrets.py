@@ -94,8 +94,8 @@ async def _shown(host: Host, story: Story) -> AsyncIterator[tuple[str, str]]:
     """Give everything an operator, Consul or Prometheus gets to see, by name."""
     for path in ("/v1/status", "/v1/plan", "/metrics", "/healthz", "/readyz"):
         yield path, await asyncio.to_thread(_fetch, host.settings.api.port, path)
-    for command in ("status", "plan", "doctor"):
-        yield f"tidegate {command}", await _printed(host, command)
+    for command in ("status --local", "status", "plan", "doctor"):
+        yield f"tidegate {command}", await _printed(host, *command.split())
     for key, value in (await story.consul.tree(f"{story.app}-status/")).items():
         yield key, value
     yield "services", str(await story.consul.services())

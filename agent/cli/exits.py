@@ -1,0 +1,30 @@
+"""Exit codes of the command line, and errors that choose one. ``docs/cli.md`` lists them."""
+
+from enum import IntEnum
+
+from agent.core.errors import PermanentError
+
+
+class Exit(IntEnum):
+    """How a command ended."""
+
+    DONE = 0
+    """Done, or as far as ``--wait`` asked."""
+    ERROR = 1
+    """An error; one line on standard error says what to do."""
+    USAGE = 2
+    """The command cannot be understood."""
+    TAKEN_BACK = 3
+    """The rollout ended aborted, rolled_back or rollback_failed."""
+    BUSY = 4
+    """Refused: another rollout is in progress."""
+    TIMED_OUT = 5
+    """``--timeout`` is over; the rollout goes on."""
+    INTERRUPTED = 130
+    """Interrupted; the rollout goes on."""
+
+
+class BusyError(PermanentError):
+    """Another rollout is in progress."""
+
+    exit_code = Exit.BUSY

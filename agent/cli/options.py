@@ -1,0 +1,222 @@
+"""
+Options that commands share, as groups: a command takes a group as one value, and typer sees its fields as options.
+
+Nothing heavy is imported here: this module is loaded for ``--help``.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+CONSUL_PANEL = "How to reach Consul (each one also by the consul command's own variable)"
+KNOBS_PANEL = "Knobs of the rollout"
+WAITING_PANEL = "Waiting"
+
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help="Settings file (default: $TIDEGATE_CONFIG, /etc/tidegate/tidegate.toml)"),
+]
+Port = Annotated[
+    int | None, typer.Option("--api-port", help="Port of the agent's API (default: that of the settings, else 8405)")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why, for the record and its history.")]
+
+
+class Goal(StrEnum):
+    """Until when a command follows a rollout."""
+
+    PROMOTION = "promotion"
+    """It waits for ``promote``, or is past it."""
+    SWITCHED = "switched"
+    """Every host gives its new visitors the new release."""
+    DONE = "done"
+    """The old release is gone everywhere."""
+
+
+Wait = Annotated[
+    Goal,
+    typer.Option(
+        "--wait",
+        help="Return once it waits for `promote`, all hosts have switched, or the old release is gone.",
+        rich_help_panel=WAITING_PANEL,
+    ),
+]
+
+
+def complete_app(incomplete: str) -> list[str]:
+    """Offer the apps that Consul knows; none when it does not answer at once."""
+    from agent.cli.session import apps_for_completion
+
+    return [app for app in apps_for_completion() if app.startswith(incomplete)]
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Which app, in which Consul."""
+
+    app: Annotated[
+        str | None,
+        typer.Option(
+            "--app",
+            "-a",
+            help="The app (default: $TIDEGATE_APP, that of the settings, or the only one Consul knows)",
+            autocompletion=complete_app,
+        ),
+    ] = None
+    as_json: Json = False
+    config: Config = None
+    http_addr: Annotated[
+        str | None,
+        typer.Option(
+            "--http-addr",
+            help="Address, scheme optional (default: $CONSUL_HTTP_ADDR, that of the settings, 127.0.0.1:8500)",
+            rich_help_panel=CONSUL_PANEL,
+        ),
+    ] = None
+    token_file: Annotated[
+        Path | None,
+        typer.Option("--token-file", help="File with the ACL token.", rich_help_panel=CONSUL_PANEL),
+    ] = None
+    ca_file: Annotated[
+        Path | None, typer.Option("--ca-file", help="CA that signed Consul's.", rich_help_panel=CONSUL_PANEL)
+    ] = None
+    client_cert: Annotated[
+        Path | None, typer.Option("--client-cert", help="Client certificate.", rich_help_panel=CONSUL_PANEL)
+    ] = None
+    client_key: Annotated[
+        Path | None, typer.Option("--client-key", help="Its private key.", rich_help_panel=CONSUL_PANEL)
+    ] = None
+
+
+Detach = Annotated[
+    bool, typer.Option("--detach", "-d", help="Return once it is written.", rich_help_panel=WAITING_PANEL)
+]
+Timeout = Annotated[
+    str | None,
+    typer.Option(
+        "--timeout",
+        help="Stop following after this long; the rollout goes on (default: the longest it can take)",
+        metavar="DURATION",
+        rich_help_panel=WAITING_PANEL,
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a command follows."""
+
+    detach: Detach = False
+    timeout: Timeout = None
+
+
+@dataclass(frozen=True, slots=True)
+class Following:
+    """Until when a command follows, and how long at most."""
+
+    wait: Wait = Goal.SWITCHED
+    detach: Detach = False
+    timeout: Timeout = None
+
+    @property
+    def patience(self) -> Patience:
+        """How long."""
+        return Patience(self.detach, self.timeout)
+
+
+def _knob(name: str, meaning: str, metavar: str = "DURATION") -> Any:
+    return typer.Option(f"--{name}", help=meaning, metavar=metavar, rich_help_panel=KNOBS_PANEL, show_default=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Knobs:
+    """What differs from the settings' knobs of the app, or else from the defaults."""
+
+    bake_time: Annotated[str | None, _knob("bake-time", "The old release stays warm at least [5m]")] = None
+    drain_idle: Annotated[
+        str | None, _knob("drain-idle", "Silence of the fleet after which nobody uses the old release [60s]")
+    ] = None
+    drain_timeout: Annotated[str | None, _knob("drain-timeout", "Longest time visitors keep the old release [30m]")] = (
+        None
+    )
+    min_healthy_time: Annotated[
+        str | None, _knob("min-healthy-time", "A host that is not up for this long after it switched has failed [10s]")
+    ] = None
+    progress_deadline: Annotated[
+        str | None, _knob("progress-deadline", "Longest time for each phase in which hosts work [10m]")
+    ] = None
+    promote_timeout: Annotated[str | None, _knob("promote-timeout", "Longest wait for `promote` [1h]")] = None
+    stop_grace_period: Annotated[str | None, _knob("stop-grace-period", "Time an old container has to end [10s]")] = (
+        None
+    )
+    lost_after: Annotated[str | None, _knob("lost-after", "A host not seen for this long is lost [60s]")] = None
+    max_lost: Annotated[str | None, _knob("max-lost", "Hosts that may be lost before the commit [10%]", "N|N%")] = None
+    max_failed: Annotated[
+        str | None, _knob("max-failed", "Hosts that may fail before the rollout does [0]", "N|N%")
+    ] = None
+    min_members: Annotated[str | None, _knob("min-members", "Fewer staged hosts are no fleet [1]", "N")] = None
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """How a rollout shall begin and proceed."""
+
+    reason: Reason = ""
+    spec: Annotated[
+        Path | None,
+        typer.Option("--spec", help="Run spec, JSON or TOML (default: the settings' default_spec, else the last one)"),
+    ] = None
+    canary: Annotated[
+        str | None,
+        typer.Option("--canary", help="First let this part switch, then wait for `promote`.", metavar="N|N%"),
+    ] = None
+    steps: Annotated[
+        str | None,
+        typer.Option("--steps", help="Parts in order, the first is the canary: 10%,50%,100%", metavar="N|N%,..."),
+    ] = None
+    manual: Annotated[bool, typer.Option("--manual", help="Stage everywhere, then wait for `promote`.")] = False
+    queue: Annotated[bool, typer.Option("--queue", help="Wait for the end of the rollout in progress first.")] = False
+    supersede: Annotated[
+        bool, typer.Option("--supersede", help="Abort the rollout in progress first; only before its commit.")
+    ] = False
+    force_source: Annotated[
+        bool, typer.Option("--force-source", help="Go on though hosts serve different releases.")
+    ] = False
+
+
+def spread(command: Callable[..., None]) -> Callable[..., None]:
+    """Let every parameter of *command* that is a group be given as the options of its fields."""
+    signature = inspect.signature(command, eval_str=True)
+    groups: dict[str, Any] = {
+        name: parameter.annotation
+        for name, parameter in signature.parameters.items()
+        if is_dataclass(parameter.annotation)
+    }
+    own = [parameter for name, parameter in signature.parameters.items() if name not in groups]
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        values = {name: given.pop(name) for name in (parameter.name for parameter in own)}
+        for name, group in groups.items():
+            values[name] = group(**{each.name: given.pop(each.name) for each in fields(group)})
+        command(**values)
+
+    shared = [parameter for group in groups.values() for parameter in _parameters(group)]
+    run.__signature__ = signature.replace(parameters=[*own, *shared])  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *shared)}
+    return run
+
+
+def _parameters(group: Any) -> Iterator[inspect.Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    for each in fields(group):
+        yield inspect.Parameter(
+            each.name, inspect.Parameter.KEYWORD_ONLY, default=each.default, annotation=hints[each.name]
+        )
