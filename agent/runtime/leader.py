@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from agent.adapters.consul import Block, ConsulClient
+from agent.adapters.consul import Block, Consistency, ConsulClient
 from agent.adapters.consul_fleet import Fence
 from agent.adapters.consul_sessions import (
     SessionGoneError,
@@ -51,6 +51,9 @@ class Terms:
     jitter_s: float = 2.0
     """Candidates stand after a pause up to this, so that they do not all stand at once."""
     retry_s: float = 2.0
+    """Pause after an election that failed; after a renewal that did, at most."""
+    shy_s: float = 20.0
+    """Pause of who resigned: time for another candidate, that may be able to act."""
     release_s: float = 2.0
 
 
@@ -101,6 +104,7 @@ class Leader:
     rng: random.Random = field(default_factory=random.SystemRandom)
     _lease: Lease | None = None
     _renewed_at: float = float("-inf")
+    _resigned: asyncio.Event = field(default_factory=asyncio.Event)
     problem: str = ""
     """Why it does not stand, for an operator."""
 
@@ -114,26 +118,34 @@ class Leader:
     async def run(self) -> None:
         """Stand and hold for ever; cancelled, it gives the lock back at once."""
         while True:
+            pause_s = self.terms.retry_s
             try:
-                await self._turn()
+                if await self._turn():
+                    pause_s = self.terms.shy_s if self._resigned.is_set() else 0.0
             except TidegateError as exc:
                 self._say(str(exc))
-                await asyncio.sleep(self.terms.retry_s * self.rng.uniform(0.5, 1.5))
+            await asyncio.sleep(pause_s * self.rng.uniform(0.5, 1.5))
 
-    async def _turn(self) -> None:
-        """Stand for the lock once; hold it to the end where it was won."""
+    def resign(self) -> None:
+        """Give the lock back, where it is held: this agent cannot act, another one may."""
+        self._resigned.set()
+
+    async def _turn(self) -> bool:
+        """Stand for the lock once, and hold it to the end where it was won; return whether it was."""
         entry = await self._until_free()
         began = self.clock()
         session = await create_session(self.client, SessionSpec(f"tidegate {self.app}", self.terms.ttl_s))
         try:
             epoch = read_lock(entry).epoch + 1
             if not await self._acquire(entry, session, epoch):
-                return
+                return False
+            self._resigned.clear()
             self._renewed_at, self._lease = began, Lease(session, epoch)
             self._say("")
             log.info("coordinator.elected", app=self.app, epoch=epoch)
             self.on_change()
             await self._hold(session)
+            return True
         finally:
             await self._end(session)
 
@@ -166,37 +178,47 @@ class Leader:
             result: TxnResult = await self.client.txn(guard, lock)
         except ConsulUnavailableError:
             # It may have happened: the key says so.
-            now = await self.client.get(key)
+            now = await self.client.get(key, consistency=Consistency.CONSISTENT)
             return now is not None and now.session == session
         if isinstance(result, TxnDenied):
             raise PermanentError(f"may not take the lock {key}: {result.what}")
         return isinstance(result, TxnDone)
 
     async def _hold(self, session: str) -> None:
-        """Renew until the session is gone, or may be."""
-        while True:
-            await asyncio.sleep(self.terms.renew_s)
+        """Renew until the session is gone or may be, or it resigned; asked again soon where Consul does not answer."""
+        pause_s = self.terms.renew_s
+        while not await self._resigns_within(pause_s):
             began = self.clock()
             try:
                 await renew_session(self.client, session, deadline_s=self.terms.renew_s)
-                self._renewed_at = began
             except SessionGoneError:
                 self._say("the session is gone")
                 return
             except TidegateError as exc:
                 self._say(f"the session cannot be renewed: {exc}")
-                if self.lease is None:
-                    return
+                pause_s = min(self.terms.retry_s, self.terms.renew_s) / 2
+            else:
+                self._say("")
+                self._renewed_at, pause_s = began, self.terms.renew_s
+            if self.lease is None:
+                return
+
+    async def _resigns_within(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._resigned.wait()
+        except TimeoutError:
+            return False
 
     async def _end(self, session: str) -> None:
         held, self._lease = self._lease, None
         if held is not None:
-            log.warning("coordinator.deposed", app=self.app, epoch=held.epoch, reason=self.problem or "it ends")
+            reason = "it cannot act" if self._resigned.is_set() else self.problem or "it ends"
+            log.warning("coordinator.deposed", app=self.app, epoch=held.epoch, reason=reason)
             self.on_change()
         try:
-            async with asyncio.timeout(self.terms.release_s):
-                await asyncio.shield(destroy_session(self.client, session, deadline_s=self.terms.release_s))
-        except (TidegateError, TimeoutError):
+            await destroy_session(self.client, session, deadline_s=self.terms.release_s)
+        except TidegateError:
             return  # it expires by itself
 
     def _say(self, problem: str) -> None:
