@@ -130,6 +130,15 @@ def test_tests_that_are_named_exist() -> None:
         assert named <= there, f"{page.name}: {sorted(named - there)}"
 
 
+def test_every_failure_mode_names_its_proof() -> None:
+    """Each row in its last column."""
+    lines = (ROOT / "docs" / "failure-modes.md").read_text(encoding="utf-8").splitlines()
+    rows = [line.strip("| ").split(" | ") for line in lines if line.startswith("| ")]
+    failures = [row for row in rows if row[0] not in ("what fails", "what happens")]
+    assert len(failures) > 40
+    assert [row[0] for row in failures if len(row) != 5 or "`test_" not in row[4]] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_link_leads_somewhere(page: Path) -> None:
     """Links within the repository; others are not asked for here."""

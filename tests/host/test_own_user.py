@@ -3,6 +3,7 @@
 import grp
 import os
 import pwd
+import socket
 import stat
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.asyncio(loop_scope
 
 USER = pwd.getpwnam("nobody")
 GROUP = grp.getgrgid(USER.pw_gid).gr_name
+_LISTENING = "0A"
 
 
 async def test_an_agent_of_its_own_user_deploys_and_its_files_are_its_own(
@@ -36,6 +38,7 @@ async def test_an_agent_of_its_own_user_deploys_and_its_files_are_its_own(
     await host.start_agent()
     await story.activate(shelf.a)
     assert _uids(host.agent.pid) == {str(USER.pw_uid)}
+    assert _listens(host.agent.pid) == {f"127.0.0.1:{host.settings.api.port}"}, "nobody from outside may ask it"
     await story.stage(shelf.b)
     await story.activate(shelf.b)
     await host.haproxy.reload()
@@ -51,6 +54,21 @@ def _uids(pid: int) -> set[str]:
     """Return the real, effective, saved and file-system user of a process."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return set(next(line for line in lines if line.startswith("Uid:")).split()[1:])
+
+
+def _listens(pid: int) -> set[str]:
+    """Return the TCP addresses a process listens on; one of IPv6 as the kernel writes it."""
+    links = [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()]
+    own = {link[len("socket:[") : -1] for link in links if link.startswith("socket:[")}
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == _LISTENING and fields[9] in own:
+                address, _, port = fields[1].partition(":")
+                name = address if table == "tcp6" else socket.inet_ntoa(bytes.fromhex(address)[::-1])
+                found.add(f"{name}:{int(port, 16)}")
+    return found
 
 
 def _give(host: Host) -> None:
