@@ -102,6 +102,24 @@ async def test_a_bad_value_is_named_and_changes_nothing(served: Story, shelf: Sh
     await one.until(lambda report: not report.notes)
 
 
+async def test_a_megabyte_of_junk_under_the_app_changes_nothing(served: Story, shelf: Shelf) -> None:
+    """In one answer of Consul, also under a key that nobody reads."""
+    (one,) = served.hosts
+    keys = [f"{served.app}/{name}" for name in ("stage/image", "rollout", "junk")]
+    before = {key: await served.consul.get(key) for key in keys}
+    try:
+        for key in keys:
+            await served.consul.put(key, JUNK)
+        report = await one.until(lambda report: "holds 500000 bytes" in " ".join(report.notes))
+        assert len(report.model_dump_json()) < 20_000
+        assert phase_of(report, shelf.a) is SlotPhase.SERVING
+        assert await Visitor(one.target).ask() == "a"
+    finally:
+        for key, value in before.items():
+            await _put_back(served, key, value)
+    await one.until(lambda report: not report.notes)
+
+
 @pytest.mark.parametrize("key", ["active/image", "stage/image"])
 async def test_a_deleted_key_is_no_command(served: Story, shelf: Shelf, key: str) -> None:
     """The last good value is kept, and the report says so for as long as the key is missing."""
