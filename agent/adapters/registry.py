@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from ipaddress import ip_address
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -30,6 +31,7 @@ _MANIFEST_TYPES = (
     "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v2+json",
 )
+_NO_HEAD = frozenset({HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED})
 _NO_RIGHT = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 
 
@@ -69,7 +71,8 @@ class Registries:
         try:
             async with asyncio.timeout(DEADLINE_S), aiohttp.ClientSession(auto_decompress=False) as session:
                 answer = await self._manifest(session, where, tag, "HEAD")
-                if answer.status == HTTPStatus.OK and "Docker-Content-Digest" not in answer.headers:
+                is_bare = answer.status == HTTPStatus.OK and "Docker-Content-Digest" not in answer.headers
+                if is_bare or answer.status in _NO_HEAD:
                     answer = await self._manifest(session, where, tag, "GET")
         except TimeoutError as exc:
             raise ImagePullError(f"registry {where.registry}: no answer within {DEADLINE_S:g}s") from exc
@@ -80,8 +83,16 @@ class Registries:
     def url_of(self, where: Repository) -> str:
         """Return the base of a registry's API."""
         host = _HUB_HOST if where.registry == DOCKER_HUB else where.registry
-        plain = host in self._insecure or _is_loopback(host)
-        return f"{'http' if plain else 'https'}://{host}/v2"
+        return f"{'http' if self._is_plain(host) else 'https'}://{host}/v2"
+
+    def _may_be_told(self, realm: str) -> bool:
+        """Whether a login may go there: not in the clear because a registry says so."""
+        parts = urlsplit(realm)
+        is_plain = parts.scheme == "http" and self._is_plain(parts.netloc)
+        return bool(parts.netloc) and "@" not in parts.netloc and (parts.scheme == "https" or is_plain)
+
+    def _is_plain(self, host: str) -> bool:
+        return host in self._insecure or _is_loopback(host)
 
     async def _manifest(self, session: aiohttp.ClientSession, where: Repository, tag: str, method: str) -> _Answer:
         url = f"{self.url_of(where)}/{where.path}/manifests/{tag}"
@@ -89,6 +100,8 @@ class Registries:
         if answer.status != HTTPStatus.UNAUTHORIZED:
             return answer
         challenge = Challenge.read(answer.headers.get("WWW-Authenticate", ""), where.path)
+        if challenge.scheme == "bearer" and not self._may_be_told(challenge.realm):
+            raise ImageRefusedError(f"registry {where.registry} names {printable(challenge.realm)} as token server")
         credentials = await registry_auth(self._config, where.registry)
         header = await authorization(session, challenge, credentials)
         return answer if header is None else await _ask(session, method, url, {"Authorization": header})

@@ -54,7 +54,7 @@ async def authorization(
     match challenge.scheme:
         case "basic":
             return _basic(credentials) if credentials is not None and "username" in credentials else None
-        case "bearer" if challenge.realm.startswith(("https://", "http://")):
+        case "bearer":
             return f"Bearer {await _bearer(session, challenge, credentials or {})}"
         case _:
             raise ImageRefusedError(f"the registry wants a login of an unknown kind: {printable(challenge.scheme)}")
