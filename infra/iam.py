@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from troposphere import AWSObject, GetAtt, Ref, StackId, Sub, iam
+from troposphere import AWSObject, Ref, StackId, Sub, iam
 
 from infra.config import App, StackConfig
 from infra.dns import Dns
@@ -87,7 +87,7 @@ def _pull(app: App) -> list[dict[str, Any]]:
 
 
 def _names(config: StackConfig, dns: Dns) -> list[dict[str, Any]]:
-    zone = Sub("arn:${AWS::Partition}:route53:::hostedzone/${Zone}", Zone=GetAtt(dns.zone, "Id"))
+    zone = Sub("arn:${AWS::Partition}:route53:::hostedzone/${Zone}", Zone=Ref(dns.zone))
     only = {
         "route53:ChangeResourceRecordSetsNormalizedRecordNames": [f"consul.*.{config.domain}"],
         "route53:ChangeResourceRecordSetsRecordTypes": ["CNAME"],

@@ -1,6 +1,7 @@
 """VPC, subnets, gateways and routes."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from troposphere import AWSObject, GetAtt, GetAZs, Ref, Region, Select, StackName, Sub, Tags, ec2
 
@@ -16,6 +17,8 @@ class Network:
     """Where the balancer stands."""
     hosts: tuple[ec2.Subnet, ...]
     """Where hosts stand."""
+    zones: tuple[Any, ...]
+    """Names of the availability zones."""
     ways_out: tuple[str, ...]
     """What must exist before a host boots, or its first boot finds no way out."""
     resources: tuple[AWSObject, ...]
@@ -47,10 +50,10 @@ def build(config: StackConfig) -> Network:
     # A host needs its subnet's route as well as the gateway's: both come before it.
     ways_out = (way_out.title, *(each.title for each in joined))
     if not config.network.private_subnets:
-        return Network(vpc, public, public, ways_out, (*base, _bucket_endpoint(vpc, (routes,))))
+        return Network(vpc, public, public, _zones(config), ways_out, (*base, _bucket_endpoint(vpc, (routes,))))
     hosts = tuple(_subnet(config, vpc, index, is_public=False) for index in range(count))
     private = _private(config, vpc, public, hosts)
-    return Network(vpc, public, hosts, private.ways_out, (*base, *hosts, *private.resources))
+    return Network(vpc, public, hosts, _zones(config), private.ways_out, (*base, *hosts, *private.resources))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +95,19 @@ def _private(
     return _Private(tuple(each.title for each in routes), (*nats, *tables, *routes, endpoint))
 
 
+def _zones(config: StackConfig) -> tuple[Any, ...]:
+    named = config.network.zones
+    return named or tuple(Select(index, GetAZs("")) for index in range(config.network.zone_count))
+
+
 def _subnet(config: StackConfig, vpc: ec2.VPC, index: int, *, is_public: bool) -> ec2.Subnet:
     blocks = list(config.network.cidr.subnets(new_prefix=SUBNET_PREFIX))
-    zones = config.network.zones
     kind, offset = ("Public", 1) if is_public else ("Private", 1 + config.network.zone_count)
     return ec2.Subnet(
         f"{kind}Subnet{index + 1}",
         VpcId=Ref(vpc),
         CidrBlock=str(blocks[index + offset]),
-        AvailabilityZone=zones[index] if zones else Select(index, GetAZs("")),
+        AvailabilityZone=_zones(config)[index],
         MapPublicIpOnLaunch=is_public,
         Tags=_named(kind.lower()),
     )

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from troposphere import GetAtt, Join, Output, Ref, Sub, Template, ssm
+from troposphere import Join, Output, Ref, Sub, Template, ssm
 
 from infra import balancer, compute, dns, iam, network, security
 from infra.balancer import url
@@ -63,7 +63,7 @@ def shared_settings(config: StackConfig, net: network.Network, names: dns.Dns) -
         "leave_hook": LEAVE_HOOK,
         "app": app,
     }
-    zones = Join(" ", [GetAtt(subnet, "AvailabilityZone") for subnet in net.hosts])
+    zones = Join(" ", list(net.zones))
     return ssm.Parameter(
         "SharedSettings",
         Type="String",
