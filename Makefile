@@ -11,7 +11,9 @@ export KEEP
 
 STAGES := $(PY) -m tests.lab.stages --budget-s $(TEST_BUDGET_S)
 WITH_DOCKER := tests/lab/with-docker.sh $(PY) -m tests.lab.with_docker
-PYTEST_UNIT := $(PY) -m pytest -q -n 2 -m "not real and not full"
+PYTEST_UNIT := $(PY) -m pytest -q -n 2 -m "not real and not full and not infra"
+# AWS played by moto, and cfn-lint: nothing waits for Docker.
+PYTEST_INFRA := $(PY) -m pytest -q -n 2 --dist loadfile -m "infra and not real and not full"
 # What mostly waits shares the machine; what sends traffic has it alone.
 PYTEST_SHARED := $(PY) -m pytest -q -n 3 --dist loadfile -m "real and not full and not alone"
 PYTEST_ALONE := $(PY) -m pytest -q -m "real and not full and alone"
@@ -39,7 +41,7 @@ check: venv ## format, lint, types, import layers, unit tests (under 90 s, no se
 	@$(PYTEST_UNIT)
 
 test: setup ## check, then everything on the real servers
-	@$(STAGES) "check=$(MAKE) --no-print-directory check" \
+	@$(STAGES) "check=$(MAKE) --no-print-directory check" 'infra=$(PYTEST_INFRA)' \
 		'shared=$(WITH_DOCKER) $(PYTEST_SHARED)' 'alone=$(WITH_DOCKER) $(PYTEST_ALONE)'
 
 test-all: test ## test, then the long runs
