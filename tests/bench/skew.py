@@ -7,6 +7,7 @@ the tick that did it, HAProxy's answer read back. All of it is one machine's clo
 
 import asyncio
 import json
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
@@ -47,7 +48,7 @@ async def _town() -> AsyncIterator[tuple[Fleet, str]]:
         images = Images(docker, shelf)
         stack.push_async_callback(images.forget)
         a, b = await images.testapp("a"), await images.testapp("b")
-        plan = FleetPlan("bench", knobs={**TEST_KNOBS, "min_healthy_time": "100ms"})
+        plan = FleetPlan(f"bench-{uuid.uuid4().hex[:8]}", knobs={**TEST_KNOBS, "min_healthy_time": "100ms"})
         yield await stack.enter_async_context(fleet(plan, docker, image=a)), b
 
 

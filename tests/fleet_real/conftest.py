@@ -1,5 +1,6 @@
 """One fleet for all stories of a session: each begins with what serves, and leaves everybody alive."""
 
+import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -10,7 +11,6 @@ from tests.lab.dockerd import DockerDaemon
 from tests.lab.fleet import Fleet, FleetPlan, fleet
 from tests.lab.images import Images
 
-APP = "shop"
 NODES = ("web-1", "web-2", "web-3", "web-4", "web-5")
 LATER = ("web-6", "web-7")
 NEWER = "web-5"
@@ -42,7 +42,8 @@ async def _shelf(images: Images) -> Shelf:
 @pytest_asyncio.fixture(scope="session", loop_scope="session", name="town")
 async def _town(docker: DockerDaemon, shelf: Shelf) -> AsyncIterator[Fleet]:
     """Five hosts, three servers, three coordinators, and two hosts that may come later."""
-    async with fleet(FleetPlan(APP, nodes=NODES, later=LATER), docker, image=shelf.a) as made:
+    app = f"fleet-{uuid.uuid4().hex[:8]}"  # other tests may use the same Docker daemon
+    async with fleet(FleetPlan(app, nodes=NODES, later=LATER), docker, image=shelf.a) as made:
         newer = made.hosts[NEWER]
         await newer.start_as("-m", "tests.fleet_real.newer_agent", str(newer.config))
         yield made

@@ -88,8 +88,12 @@ class FleetStory:
         return await self.fleet.begin("deploy", image, *self._common(), *KNOBS, *options)
 
     async def command(self, name: str, *options: str) -> Said:
-        """Give another command: promote, abort, rollback, pause, resume."""
-        return await self.fleet.cli(name, *self._common(), *options)
+        """Give another command (promote, abort, rollback, pause, resume), and follow it as it does by itself."""
+        return await (await self.start(name, *options)).said()
+
+    async def start(self, name: str, *options: str) -> Command:
+        """Give another command and return at once."""
+        return await self.fleet.begin(name, *self._common(), *options)
 
     async def reading(self) -> FleetReading:
         """Read everything, with the management token."""

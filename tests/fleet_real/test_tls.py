@@ -1,5 +1,6 @@
 """An agent and the commands over TLS, with the token of their role, on a real Consul in default deny."""
 
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ from tests.lab.host import Host, Plan, host
 from tests.lab.process import eventually
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
-APP = parse_app("shop")
+APP = parse_app(f"fleet-{uuid.uuid4().hex[:8]}")
+"""One of its own: other tests may use the same Docker daemon."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ async def _guarded(docker: DockerDaemon, tmp_path: Path) -> AsyncIterator[Guarde
 async def test_an_agent_works_over_tls_and_goes_on_with_a_token_that_was_rotated(guarded: Guarded) -> None:
     """It reads, reports and registers; with the new token in the file it does so without a restart."""
     assert await eventually(lambda: guarded.is_told('"is_ready":true'), deadline_s=15)
-    assert {"tidegate-agent-web-1", "shop-web-1"} <= set(await guarded.consul.services())
+    assert {"tidegate-agent-web-1", f"{APP}-web-1"} <= set(await guarded.consul.services())
     old = guarded.token.read_text()
     guarded.token.write_text(await guarded.consul.create_token(policy(Role.NODE, APP)))
     await guarded.consul.revoke(old)
