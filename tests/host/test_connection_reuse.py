@@ -4,7 +4,7 @@ import asyncio
 import random
 import re
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -98,9 +98,19 @@ class _HangsUp:
 
     def __init__(self) -> None:
         self.executed: dict[str, int] = {}
+        self._serving: set[asyncio.Task[None]] = set()
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection."""
+        task = asyncio.create_task(self._serve(reader, writer))
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
+
+    async def end(self) -> None:
+        """Wait until every connection is closed; whoever opened them has gone."""
+        await asyncio.gather(*self._serving)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(30):
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
@@ -114,6 +124,8 @@ class _HangsUp:
             pass
         finally:
             writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
 
 
 @asynccontextmanager
@@ -132,6 +144,7 @@ async def _hanging_up(home: Path, edit: Callable[[str], str] = str) -> AsyncIter
     finally:
         await bench.haproxy.stop()
         server.close()
+        await app.end()
 
 
 def _without_the_rule(text: str) -> str:
