@@ -75,11 +75,13 @@ class Fleet:
     members: tuple[NodeName, ...] = ()
     """Of the rollout's barrier, as recorded; empty before staging."""
     active: ImageReference | None = None
-    """Value of ``active/image``."""
+    """Value of ``active/image``; None where it is absent or cannot be read."""
     resolution: Resolution | None = None
     """None: not asked yet, or no answer yet."""
     is_consistent: bool = False
     """Read with Consul's consistent mode just now, after the record."""
+    active_problem: str = ""
+    """Why ``active/image`` cannot be read: no rollout begins beside it."""
 
     @property
     def present(self) -> tuple[Host, ...]:

@@ -25,6 +25,8 @@ def start_or_wait(turn: Turn) -> Change | None:
     if record.request is None:
         return ended(turn, Phase.ABORTED, "aborted", "the record holds no request")
     target, problem = _target(turn, record.request)
+    if fleet.active_problem:
+        turn.wait(fleet.active_problem, until=record.deadline)
     source: RecordedRelease | None = None
     try:
         source = source_of(record, fleet)

@@ -95,6 +95,13 @@ class TestPending:
         assert (change.record.phase, change.record.why) == (Phase.ABORTED, why)
         assert (change.active, change.stage) == (None, None)
 
+    def test_an_active_key_that_cannot_be_read_is_waited_for(self) -> None:
+        """Its guard could not hold, and nobody knows what should serve."""
+        problem = "key shop/active/image is empty"
+        seen = fleet("web-1 serves", active=None, active_problem=problem)
+        assert waits(after(1, record(Phase.PENDING), seen)) == problem
+        assert changed(after(600, record(Phase.PENDING), seen)).record.why == f"not begun in time: {problem}"
+
     def test_a_first_deploy_has_no_source(self) -> None:
         """Nobody serves, nothing is active."""
         change = changed(after(1, record(Phase.PENDING, source=None), fleet("web-1 nothing", active=None)))
