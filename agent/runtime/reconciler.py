@@ -217,7 +217,9 @@ class Reconciler:
         )
 
     def _view(self, look: "_Look", failure: str | None) -> HostView:
-        return HostView(self.app, look.observed, look.judged.desired, look.plan, look.outcome, failure or "")
+        # The plan's memory still has the baseline of before: what is shown is what this look acted on.
+        plan = replace(look.plan, memory=look.plan.memory.but(baseline=look.judged.baseline))
+        return HostView(self.app, look.observed, look.judged.desired, plan, look.outcome, failure or "")
 
     def _publish(self, look: "_Look", failure: str | None) -> None:
         self.view = self._view(look, failure)

@@ -235,6 +235,15 @@ async def test_a_journal_that_is_too_old_is_not_gone_by(at: World) -> None:
     assert not _runs(at)
 
 
+async def test_the_report_of_a_tick_names_the_record_the_tick_acted_on(at: World) -> None:
+    """A record that asks for nothing is said to be read at once: a rollout that waits for it loses no time."""
+    record = {"v": 1, "generation": 7, "seq": 3, "phase": "successful"}
+    async with agent(at, by_hand=True) as host, asyncio.timeout(10):
+        host.reconciler.read(Known(KeySnapshot(rollout=Present(json.dumps(record), 20))))
+        await host.reconciler.tick()
+        assert (host.reports[-1].generation, host.reports[-1].seq) == (7, 3)
+
+
 async def test_a_preview_changes_nothing_and_takes_no_result(at: World) -> None:
     """`/v1/plan` in the moment a pull ended: the next tick still learns of it."""
     a = at.push("a")
