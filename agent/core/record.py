@@ -6,6 +6,7 @@ Nodes only read it. Written by Tidegate, so readers ignore unknown fields of the
 
 import hashlib
 from enum import StrEnum
+from functools import lru_cache
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -108,9 +109,10 @@ def order_of(generation: int, node: NodeName) -> str:
     return hashlib.sha256(f"{generation}.{node}".encode()).hexdigest()
 
 
+@lru_cache(maxsize=32)
 def read_record(text: str) -> RolloutRecord:
     """
-    Read a rollout record.
+    Read a rollout record; the same text again costs nothing, as every look at a host reads it several times.
 
     Raises:
         PermanentError: no JSON object, a newer ``v``, or a field that does not fit, naming the field.

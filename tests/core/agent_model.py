@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from agent.core.actions import (
     Action,
@@ -27,12 +26,9 @@ from agent.core.memory import Baseline, Memory
 from agent.core.names import ContainerId, NodeName
 from agent.core.observed import AdminState, Container, Health, Observed, Unavailable
 from agent.core.plan import Plan
+from tests.core.place import Place
 from tests.core.proxy_model import Process
 
-if TYPE_CHECKING:
-    from tests.core.world import World
-
-NODE = NodeName("web-1")
 PROBE_EVERY_S = 0.3
 
 
@@ -53,7 +49,7 @@ class Bug:
 class Agent:
     """The agent process; `journal` is what survives it."""
 
-    world: "World"
+    world: Place
     bug: Bug
     memory: Memory = field(default_factory=Memory)
     journal: Memory = field(default_factory=Memory)
@@ -73,9 +69,11 @@ class Agent:
         world = self.world
         outcome = world.consul.read()
         running = any(container.is_running for container in world.docker.containers.values())
-        boot = BootState(running, self.confirmed, world.now - self.began, boot_wait_s=3.0, now_wall=world.now)
+        boot = BootState(
+            running, self.confirmed, world.now - self.began, boot_wait_s=world.boot_wait_s, now_wall=world.now
+        )
         before = self.memory.baseline
-        judged = self.bug.judge(outcome, before, NODE, boot)
+        judged = self.bug.judge(outcome, before, world.node, boot)
         world.monitor.judged(before, judged.baseline)
         self.confirmed = self.confirmed or not world.consul.away
         self.desired = judged.desired
@@ -93,6 +91,7 @@ class Agent:
                 self.restart()
             return
         self.memory = self.journal = plan.memory
+        world.ticked(observed, judged, plan)
 
     def _observe(self) -> Observed:
         world = self.world

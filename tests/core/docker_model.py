@@ -1,5 +1,6 @@
 """A model of Docker and of the agent's jobs in virtual time: pulls, runs, starts and stops that take their time."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from agent.core.actions import CancelPull, JobAction, Pull, Run, Start, Stop
@@ -16,16 +17,20 @@ from agent.core.release import pin_of
 from agent.core.spec import RunSpec, release_id
 
 PULL_S, RUN_S, STOP_S = 0.6, 0.3, 0.4
+EXITS_AFTER_S = 0.25
 
 
 def digest_of(reference: str) -> Digest:
-    """Return the made-up digest of a reference: equal names, equal digests."""
+    """Return the made-up digest of a reference: the one it is pinned to, else by its name."""
+    if "@" in reference:
+        return Digest(reference.partition("@")[2])
     return Digest("sha256:" + reference.encode().hex().rjust(64, "0")[-64:])
 
 
 def behaviour_of(reference: str) -> str:
     """Return how an image behaves: the word after the last dash of its tag ("good" without one)."""
-    return reference.rsplit("-", 1)[1] if "-" in reference else "good"
+    tag = reference.partition("@")[0]
+    return tag.rsplit("-", 1)[1] if "-" in tag else "good"
 
 
 @dataclass(slots=True)
@@ -43,6 +48,9 @@ class Work:
 class DockerModel:
     """The daemon, its containers, and the jobs of the one agent that uses it."""
 
+    behaviour: Callable[[str], str] = behaviour_of
+    """How an image behaves on this host."""
+    pull_s: float = PULL_S
     now: float = 0.0
     down: bool = False
     containers: dict[ContainerId, Container] = field(default_factory=dict)
@@ -76,14 +84,14 @@ class DockerModel:
         """Whether this container would pass a probe now."""
         if not container.is_running or container.id in self.sick:
             return False
-        delay = {"never": 1e9, "slow": 2.0}.get(behaviour_of(container.reference), 0.1)
+        delay = {"never": 1e9, "slow": 2.0}.get(self.behaviour(container.reference), 0.1)
         return self.now - self.started[container.id] >= delay
 
     def begin(self, action: JobAction) -> None:
         """Begin a job, as the executor does."""
         match action:
             case Pull(reference):
-                self._add(JobKind.PULL, reference, PULL_S, action)
+                self._add(JobKind.PULL, reference, self.pull_s, action)
             case CancelPull(reference):
                 self.works = [w for w in self.works if not (w.kind is JobKind.PULL and w.key == reference)]
             case Run(slot):
@@ -121,14 +129,23 @@ class DockerModel:
         """Move to *now*: jobs end, sick containers die."""
         self.now = now
         for container in list(self.containers.values()):
-            exits = behaviour_of(container.reference) == "exits"
-            if exits and container.is_running and now - self.started[container.id] > 0.2:
+            if self._exits_at(container) <= now:
                 self.exit(container.id, 1)
         if self.down:
             return
         for work in [work for work in self.works if work.ends <= now]:
             self.works.remove(work)
             self._end(work)
+
+    def next_due(self) -> float:
+        """Return when something changes by itself; infinity when nothing does."""
+        ends = [] if self.down else [work.ends for work in self.works]
+        return min([*ends, *(self._exits_at(c) for c in self.containers.values())], default=float("inf"))
+
+    def _exits_at(self, container: Container) -> float:
+        if not container.is_running or self.behaviour(container.reference) != "exits":
+            return float("inf")
+        return self.started[container.id] + EXITS_AFTER_S
 
     def _end(self, work: Work) -> None:
         match work.action:
@@ -148,9 +165,10 @@ class DockerModel:
                 self.results.append(JobResult(JobKind.STOP, slot, failed_key or "", lines=("last words",)))
 
     def _end_pull(self, reference: ImageReference) -> None:
-        if behaviour_of(reference) == "unknown":
+        behaviour = self.behaviour(reference)
+        if behaviour == "unknown":
             self.results.append(JobResult(JobKind.PULL, reference, error=f"{reference}: manifest unknown"))
-        elif behaviour_of(reference) == "away":
+        elif behaviour == "away":
             error = f"{reference}: registry does not answer"
             self.results.append(JobResult(JobKind.PULL, reference, error=error, transient=True))
         else:

@@ -1,6 +1,7 @@
 """Watches the simulated host for breaches of the invariants of design.md, section 6; never influences it."""
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,8 @@ from agent.core.record import Phase, read_record
 from tests.core.docker_model import behaviour_of
 
 if TYPE_CHECKING:
-    from tests.core.world import Visitor, World
+    from tests.core.place import Place
+    from tests.core.world import Visitor
 
 BACKWARD = {Phase.ROLLING_BACK, Phase.ROLLED_BACK}
 FORWARD = {Phase.SWITCHING, Phase.BAKING, Phase.RETIRING}
@@ -24,7 +26,7 @@ FORWARD = {Phase.SWITCHING, Phase.BAKING, Phase.RETIRING}
 class Monitor:
     """Collects what was breached, by the invariant's name."""
 
-    world: "World"
+    world: "Place"
     breaches: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     activated: set[str] = field(default_factory=set)
     """References that new visitors may get now."""
@@ -34,6 +36,8 @@ class Monitor:
     visited: set[ContainerId] = field(default_factory=set)
     excused: set[ContainerId] = field(default_factory=set)
     """Containers that a fault took from their visitors."""
+    took: Callable[[Action, Container], None] | None = None
+    """Told when new visitors begin to get a container."""
 
     def breach(self, name: str, what: str) -> None:
         """Note a breach."""
@@ -95,6 +99,8 @@ class Monitor:
                 self.activated.discard(tenant.reference)
 
     def _now_taking(self, action: Action, tenant: Container) -> None:
+        if self.took is not None:
+            self.took(action, tenant)
         restored = isinstance(action, Switch) and action.restore
         allowed = self.ever_activated if restored else self.activated
         if tenant.reference not in allowed:

@@ -114,10 +114,18 @@ class ProxyModel:
         for process in (self.process, *self.old):
             for slot, srv in process.servers.items():
                 if srv.admin is not AdminState.MAINT and now >= srv.next_check:
-                    srv.run_check(now, good=self.is_good(slot))
+                    self._check(slot, srv, now)
         self.requests = [request for request in self.requests if request.ends > now]
         self.old = [process for process in self.old if self._lives_on(process)]
         self.requests = [r for r in self.requests if r.process is self.process or r.process in self.old]
+
+    def _check(self, slot: SlotName, srv: Srv, now: float) -> None:
+        """Make up for the checks since the last look; their results are all as they would be now."""
+        good = self.is_good(slot)
+        missed = min(FALL, int((now - srv.next_check) / CHECK_INTERVAL_S))
+        for _ in range(missed + 1):
+            srv.run_check(now, good=good)
+        srv.next_check = now + CHECK_INTERVAL_S
 
     def _lives_on(self, process: Process) -> bool:
         late = process.retired_at is not None and self.now - process.retired_at > HARD_STOP_AFTER_S

@@ -5,8 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from agent.core.app import App, Knobs
-from agent.core.names import AppName, ContainerId, Pin, SlotName
-from agent.core.observed import Container
+from agent.core.judgement import Judged
+from agent.core.names import AppName, ContainerId, NodeName, Pin, SlotName
+from agent.core.observed import Container, Observed
+from agent.core.plan import Plan
 from tests.core.agent_model import Agent, Bug
 from tests.core.consul_model import ConsulModel
 from tests.core.docker_model import DockerModel
@@ -56,6 +58,8 @@ class World:
     leaving: bool = False
     restored: bool = False
     """A snapshot of Consul was restored: somebody has to adopt it."""
+    node: NodeName = field(default=NodeName("web-1"))
+    boot_wait_s: float = 3.0
     app: App = field(default_factory=lambda: App(name=AppName("cs90"), knobs=KNOBS))
     consul: ConsulModel = field(default_factory=ConsulModel)
     docker: DockerModel = field(default_factory=DockerModel)
@@ -144,6 +148,9 @@ class World:
         """Do what `shutdown sessions` does."""
         process = self.proxy.process
         self.proxy.requests = [r for r in self.proxy.requests if not (r.process is process and r.slot is slot)]
+
+    def ticked(self, observed: Observed, judged: Judged, plan: Plan) -> None:
+        """Nobody reads this host's report."""
 
     def tenant(self, slot: SlotName) -> Container | None:
         """Return any container in *slot*."""

@@ -1,0 +1,168 @@
+"""One seed: a fleet that boots, deploys under visitors while things befall it, and comes to rest."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from agent.core.record import Phase
+from agent.core.rollout import commands
+from agent.core.rollout.decision import Decision
+from tests.fleet.faults import DEEDS, befall, heal
+from tests.fleet.rest import at_rest, orphans, unsettled
+from tests.fleet.visitors import crowd
+from tests.fleet.wishes import image_of, strategy_of
+from tests.fleet.world import FleetBug, FleetWorld
+
+PHASES = (*Phase,)
+LONGEST_S = 900.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a seed came to."""
+
+    seed: int
+    rollouts: int
+    faults: int
+    breaches: dict[str, list[str]]
+    asked: int
+    failed: int
+    moved: dict[str, int]
+    ends: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """What is known of a scenario before it begins."""
+
+    hosts: int
+    coordinators: int
+    is_first_deploy: bool
+    deploys: int
+    faults: int
+
+    @classmethod
+    def of(cls, rng: random.Random, hosts: int | None) -> "Script":
+        """Draw one."""
+        count = rng.choice((3, 3, 4, 5, 6, 8, 12, 20))
+        return cls(
+            hosts=hosts or count,
+            coordinators=rng.choice((2, 3, 3)),
+            is_first_deploy=rng.random() < 0.1,
+            deploys=rng.choice((1, 1, 2)),
+            faults=rng.choice((0, 1, 2, 3, 4, 6)),
+        )
+
+
+def run_seed(
+    seed: int,
+    *,
+    hosts: int | None = None,
+    bug: FleetBug | None = None,
+    traces: bool = False,
+    faults: tuple[str, ...] | None = None,
+) -> Outcome:
+    """Run one scenario to its end and judge it."""
+    world = FleetWorld(seed, bug or FleetBug(), traces)
+    script = Script.of(world.rng, hosts)
+    _boot(world, script)
+    _plan_faults(world, script, faults)
+    world.on_phase.append(lambda record: _promote(world, record))
+    for number in range(script.deploys):
+        world.note(f"deploy {number + 1} of {script.deploys}")
+        _deploy(world)
+        world.clock.run(world.clock.now + LONGEST_S, stop=_ended(world))
+        world.clock.run(world.clock.now + world.rng.uniform(0, 15))
+    return finish(world)
+
+
+def _boot(world: FleetWorld, script: Script) -> None:
+    world.skew_s = world.rng.choice((0.0, 0.0, 2.0, 10.0))
+    for number in range(script.hosts):
+        world.add_node(f"web-{number + 1}")
+    for number in range(script.coordinators):
+        shared = world.rng.random() < 0.3
+        link = world.rng.choice(tuple(world.nodes.values())).link if shared else None
+        world.add_coordinator(str(number + 1), link, world.rng.uniform(-world.skew_s, world.skew_s))
+    world.tours.skew_s = world.skew_s
+    if not script.is_first_deploy:
+        world.operator("founder").put(active="app:a")
+    for node in world.nodes.values():
+        world.clock.after(world.rng.uniform(0, 2), node.boot)
+    world.clock.run(40.0, stop=lambda: all(node.says_ready for node in world.nodes.values()))
+    world.clock.run(world.clock.now + 3.0)
+    world.traffic.begin(crowd(world.traffic.rng, 6 + min(14, script.hosts // 2)))
+
+
+def _deploy(world: FleetWorld) -> None:
+    image, strategy = image_of(world.rng), strategy_of(world.rng)
+    world.operator("deployer").deploy(image, strategy)
+
+
+def _ended(world: FleetWorld) -> Callable[[], bool]:
+    began = world.clock.now
+
+    def ended() -> bool:
+        return not world.ledger.in_progress and world.clock.now - began > 12.0
+
+    return ended
+
+
+def _plan_faults(world: FleetWorld, script: Script, names: tuple[str, ...] | None) -> None:
+    chosen = names if names is not None else tuple(world.rng.choice(tuple(DEEDS)) for _ in range(script.faults))
+    for name in chosen:
+        delay_s = world.rng.choice((0.01, 0.05, 0.3, 1.0, 3.0, 8.0)) * world.rng.uniform(0.5, 1.5)
+        if world.rng.random() < 0.4:
+            world.clock.after(world.rng.uniform(0, 110), lambda name=name: befall(world, name))  # type: ignore[misc]
+        else:
+            _at_phase(world, world.rng.choice(PHASES[:10]), delay_s, name)
+
+
+def _at_phase(world: FleetWorld, phase: Phase, delay_s: float, name: str) -> None:
+    """Let *name* happen a moment after *phase* was entered for the first time."""
+    armed = [True]
+
+    def entered(record: Decision) -> None:
+        if armed and record.phase is phase:
+            armed.clear()
+            world.clock.after(delay_s, lambda: befall(world, name))
+
+    world.on_phase.append(entered)
+
+
+def _promote(world: FleetWorld, record: Decision) -> None:
+    waits = record.phase is Phase.AWAITING_PROMOTION or (
+        record.phase is Phase.READY and record.strategy.waits_for_promote
+    )
+    if waits and not record.flags.promoted and world.rng.random() < 0.8:
+        operator = world.operator("promoter")
+        world.clock.after(world.rng.uniform(1, 12), lambda: operator.give("promote", commands.promote))
+
+
+def finish(world: FleetWorld) -> Outcome:
+    """End all faults, wait for rest within bounds, and judge what is left."""
+    heal(world)
+    world.note("all faults end")
+    if world.needs_adoption:
+        world.operator("restorer").adopt()
+        world.needs_adoption = False
+    world.clock.run(world.clock.now + LONGEST_S, stop=_ended(world))
+    world.traffic.is_over = True
+    end = world.clock.now + 300.0
+    while world.clock.now < end and not at_rest(world):
+        world.clock.run(world.clock.now + 10.0)
+    for name, what in (*unsettled(world), *orphans(world)):
+        world.breach(name, what)
+    ends: dict[str, int] = {}
+    for rollout in world.ledger.rollouts.values():
+        ends[rollout.record.phase] = ends.get(rollout.record.phase, 0) + 1
+    return Outcome(
+        seed=world.seed,
+        rollouts=len(world.ledger.rollouts),
+        faults=world.faults,
+        breaches={name: list(found) for name, found in world.breaches.items() if found},
+        asked=world.traffic.asked,
+        failed=world.traffic.failed,
+        moved=dict(world.tours.moved),
+        ends=ends,
+    )
