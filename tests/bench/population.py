@@ -48,7 +48,9 @@ class Population:
 
     def _http(self) -> aiohttp.ClientSession:
         headers = {"X-Consul-Token": self.consul.token} if self.consul.token else {}
-        return aiohttp.ClientSession(self.consul.address, headers=headers, connector=aiohttp.TCPConnector(limit=0))
+        trust = True if self.consul.tls is None else self.consul.tls.trusting()
+        connector = aiohttp.TCPConnector(limit=0, ssl=trust)
+        return aiohttp.ClientSession(self.consul.address, headers=headers, connector=connector)
 
     async def _put(self, http: aiohttp.ClientSession, path: str, body: str) -> None:
         async with http.put(path, data=body) as reply:

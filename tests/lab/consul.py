@@ -130,6 +130,12 @@ class ConsulServer:
         await self._api("PUT", "/v1/acl/policy", {"Name": name, "Rules": rules})
         return str((await self._api("PUT", "/v1/acl/token", {"Policies": [{"Name": name}]}))["SecretID"])
 
+    async def policies(self) -> dict[str, str]:
+        """Return the rules of every ACL policy, by name."""
+        listed = await self._api("GET", "/v1/acl/policies")
+        whole = [await self._api("GET", f"/v1/acl/policy/{policy['ID']}") for policy in listed]
+        return {policy["Name"]: policy["Rules"] for policy in whole}
+
     async def revoke(self, token: str) -> None:
         """Take a token that `create_token` made out of use."""
         tokens: list[dict[str, str]] = await self._api("GET", "/v1/acl/tokens")

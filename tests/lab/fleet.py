@@ -216,6 +216,18 @@ class Command:
         return Said(self.process.returncode, out.decode(), err.decode())
 
 
+async def said_by(argv: Sequence[str], env: Mapping[str, str]) -> Said:
+    """Run a command with just the environment *env*, to its end."""
+    process = await asyncio.create_subprocess_exec(
+        *argv,
+        env=dict(env),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    return await Command(process).said()
+
+
 @asynccontextmanager
 async def fleet(plan: FleetPlan, docker: DockerDaemon, *, image: str) -> AsyncIterator[Fleet]:
     """Make the fleet and let it serve *image*, set by hand; returns when the balancer sends to every host."""
