@@ -8,11 +8,14 @@ import asyncio
 import json
 import os
 import shutil
+import ssl
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from agent.adapters.consul import ConsulClient
+from agent.adapters.consul_http import TokenSource
 from agent.adapters.consul_policies import Role
 from tests.cluster.acl import ConsulApi
 from tests.cluster.machine import Machine
@@ -75,14 +78,21 @@ class Cluster:
         """Return a client that may do everything, to be used as a context."""
         return ConsulApi(self.layout.consul_port, self.secrets)
 
+    def client(self) -> ConsulClient:
+        """Return the agent's own client, with the management token, to be used as a context."""
+        trust = ssl.create_default_context(cafile=self.secrets.ca)
+        address = f"https://127.0.0.1:{self.layout.consul_port}"
+        return ConsulClient(address, token=TokenSource(self.secrets.tokens.get("management", "")), tls=trust)
+
     def machine(self, name: str) -> Machine:
         """Return the machine called ``web-2`` or ``consul-a``."""
         return Machine(name, f"{self.layout.project}-{name}-1", self._address(name), self.docker)
 
     def _address(self, name: str) -> str:
         """Return the fixed address of a machine, as compose.yaml says it."""
-        first, last = name.split("-")
-        return f"{self.layout.network}.{20 + int(last) if first == 'web' else 11 + ZONES.index(last)}"
+        first, _, last = name.partition("-")
+        numbers = {"registry": 9, "edge": 10, "web": 20, "consul": 11}
+        return f"{self.layout.network}.{numbers[first] + (ZONES.index(last) if first == 'consul' else int(last or 0))}"
 
     async def webs(self) -> list[Machine]:
         """Return the web hosts there are, running or not, by number."""
@@ -134,6 +144,17 @@ class Cluster:
                 await consul.admit(web.name, Role.NODE)
         await asyncio.gather(*(self._prepare(web) for web in new))
         return new
+
+    async def mend(self, count: int) -> None:
+        """Start what is stopped, and have *count* web hosts that see Consul; their agents may still come up."""
+        stopped = ("-a", f"--filter=label=com.docker.compose.project={self.layout.project}", "--filter=status=exited")
+        names = (await self.docker.cli("ps", *stopped, "--format", "{{.Names}}")).split()
+        if names:
+            await self.docker.cli("start", *names, timeout_s=60)
+        await self.scale(count)
+        for web in await self.webs():
+            await web.booted()
+            await web.rejoin(self.consul_addresses)
 
     async def down(self) -> None:
         """Remove machines, networks, volumes and files."""

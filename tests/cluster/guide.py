@@ -7,7 +7,7 @@ from tests.cluster.cluster import Cluster
 from tests.cluster.secrets import REGISTRY
 from tests.cluster.settings import APP
 
-QUICK = "--set bake_time=20s --set drain_idle=10s"
+QUICK = "--bake-time 20s --drain-idle 10s"
 """For a person to watch a whole deploy; by default the old release stays warm for five minutes."""
 
 
@@ -20,7 +20,7 @@ def steps(cluster: Cluster) -> tuple[tuple[str, str], ...]:
         ("deploy a", f"{tidegate} deploy {image}:a-finish --app {APP} {QUICK} --reason first"),
         ("look at the site", f"curl -i http://127.0.0.1:{cluster.layout.site_port}/"),
         ("watch the fleet", f"{tidegate} status --app {APP} --watch"),
-        ("b, on one host first", f"{tidegate} deploy {image}:b-finish --app {APP} {QUICK} --steps 34,100 --reason b"),
+        ("b, on one host first", f"{tidegate} deploy {image}:b-finish --app {APP} {QUICK} --canary 1 --reason b"),
         ("go on, or back", f"{tidegate} promote --app {APP}; {tidegate} rollback --app {APP} --reason no"),
         ("see a refusal", f"{tidegate} deploy {image}:bad-finish --app {APP} {QUICK} --reason bad"),
         ("two hosts more", "make cluster-scale N=5"),

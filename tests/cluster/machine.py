@@ -100,6 +100,14 @@ class Machine:
 
     # --- what may befall it ---
 
+    async def freeze(self) -> None:
+        """Stop its agent in its tracks: it is there and does nothing."""
+        await self.run("systemctl", "kill", "--signal=STOP", "tidegate-agent")
+
+    async def thaw(self) -> None:
+        """Let a frozen agent go on."""
+        await self.run("systemctl", "kill", "--signal=CONT", "tidegate-agent")
+
     async def reboot(self) -> None:
         """Shut down in order and start again; returns when it has begun to boot."""
         await self.docker.cli("restart", "-t", "60", self.container, timeout_s=120)
@@ -123,10 +131,10 @@ class Machine:
         await self.shell(" && ".join(rules))
 
     async def rejoin(self, addresses: Sequence[str]) -> None:
-        """Take back what `part_from` did."""
+        """Take back what `part_from` did, where it was done."""
         rules = [f"iptables -w -D {chain} {way} {each} -j DROP" for each in addresses for chain, way in _WAYS]
         rules += [f"iptables -w -D {chain} -p {kind} --dport 8301 -j DROP" for kind in _KINDS for chain, _ in _WAYS]
-        await self.shell(" && ".join(rules))
+        await self.shell("; ".join(f"{rule} 2>/dev/null" for rule in rules) + "; true")
 
 
 _WAYS = (("OUTPUT", "-d"), ("INPUT", "-s"))

@@ -1,0 +1,53 @@
+"""One cluster for all tests of a session: each begins with what serves, on three hosts, all alive."""
+
+import time
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import pytest_asyncio
+
+from tests.cluster.cluster import Cluster, make
+from tests.cluster.settings import AppPlan
+from tests.cluster.story import ClusterStory, Shelf, at_rest
+from tests.lab.dockerd import DockerDaemon
+
+
+@dataclass(frozen=True, slots=True)
+class Town:
+    """The cluster as it came up."""
+
+    cluster: Cluster
+    shelf: Shelf
+    cold_start_s: float
+    """From nothing but the machines' images to the first release served through the edge."""
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session", name="town")
+async def _town(docker: DockerDaemon) -> AsyncIterator[Town]:
+    """Bring it up from nothing, and deploy the first release as an operator does."""
+    cluster = await make(docker, f"tg-{uuid.uuid4().hex[:6]}", AppPlan())
+    began_at = time.monotonic()
+    try:
+        await cluster.up(3)
+        images = cluster.images()
+        shelf = Shelf(
+            a=cluster.reference(await images.testapp("a")),
+            b=cluster.reference(await images.testapp("b")),
+            sick=cluster.reference(await images.testapp("sick", env={"UNHEALTHY": "1"})),
+        )
+        await ClusterStory(cluster, "").deploy(shelf.a)
+        yield Town(cluster, shelf, time.monotonic() - began_at)
+    finally:
+        await cluster.down()
+
+
+@pytest_asyncio.fixture(loop_scope="session", name="story")
+async def _story(town: Town) -> ClusterStory:
+    """The cluster at rest, whatever the test before did."""
+    return await at_rest(town.cluster)
+
+
+@pytest_asyncio.fixture(loop_scope="session", name="shelf")
+async def _shelf(town: Town) -> Shelf:
+    return town.shelf
