@@ -159,7 +159,9 @@ def render(found: RolloutPlan) -> RenderableType:
         f"at most {format_duration(strategy.drain_timeout)} after the switch"
     )
     lines = [Text(f"steps: {steps}{gates}{manual}"), Text(times), Text(f"spec: {found.spec}")]
-    waits = [Text(f"waits for {clean(wait)}", style="yellow") for wait in found.waits]
+    waits = [Text(f"waiting: {clean(wait)}", style="yellow") for wait in found.waits]
+    if found.source.partition("@")[0] == found.image:
+        waits.append(Text("the tag is that of what serves: unless it was pushed anew, it ends at once", style="yellow"))
     return Group(head, *lines, *waits, table, Text("nothing was changed", style="dim"))
 
 

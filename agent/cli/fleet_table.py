@@ -65,7 +65,7 @@ def _head(view: FleetView) -> Iterator[RenderableType]:
     yield Text(f"{record.phase}{entered}{paused} · {left(record.deadline, now) or 'no deadline yet'}")
     yield Text(f"coordinator: {view.coordinator}", style="" if view.has_coordinator else "bold red")
     for wait in view.waits[:WAITS_MAX]:
-        yield Text(f"waits for {clean(str(wait))}", style="yellow")
+        yield Text(f"waiting: {clean(str(wait))}", style="yellow")
     if len(view.waits) > WAITS_MAX:
         yield Text(f"... and {len(view.waits) - WAITS_MAX} more", style="yellow")
 

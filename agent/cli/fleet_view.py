@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from agent.adapters.consul_services import Instance
 from agent.cli.look import Look
+from agent.cli.words import brief
 from agent.core.durations import format_duration
 from agent.core.keys import Present
 from agent.core.names import NodeName, SlotName
@@ -76,18 +77,22 @@ class FleetView:
     def coordinator(self) -> str:
         """Who advances rollouts; the text of :data:`NO_COORDINATOR` where nobody may."""
         lock, able = self.look.lock, self.look.reading.coordinators
-        if lock is not None and (lock.holder in able or not able):
-            return f"{lock.holder} (epoch {lock.epoch})"
+        if not self.has_coordinator:
+            held = f"; {lock.holder} still holds the lock" if lock else ""
+            return f"{NO_COORDINATOR} (no live agent has `coordinator = true`{held})"
         if lock is not None:
-            return f"{lock.holder} holds the lock, and its agent is not seen alive"
+            dead = "" if lock.holder in able or not able else ", and its agent is not seen alive: another takes over"
+            return f"{lock.holder} (epoch {lock.epoch}){dead}"
         if not able:
-            return f"{NO_COORDINATOR} (no live agent has `coordinator = true`)"
+            return "not known: the token may read neither the lock nor the agents' service"
         return f"nobody holds the lock yet; {len(able)} may: {', '.join(sorted(able)[:5])}"
 
     @property
     def has_coordinator(self) -> bool:
-        """Whether somebody advances rollouts, or soon will."""
-        return self.look.lock is not None or bool(self.look.reading.coordinators)
+        """Whether somebody advances rollouts, or soon will; a dead agent's lock does not count, the unknown does."""
+        if self.look.instances:
+            return bool(self.look.reading.coordinators)
+        return self.look.lock is not None or not self.look.is_lock_known
 
 
 def view_of(look: Look, before: Sightings | None = None) -> tuple[FleetView, Sightings]:
@@ -125,13 +130,8 @@ def _row(host: Host, agent: Instance | None, waits_for: str) -> Row:
     slots = dict(report.slots) if report else {}
     old = next((slot for slot in slots.values() if slot.state is not AdminState.READY and slot.release), None)
     phase, trouble = _phase(host)
-    words = [trouble, waits_for, report.error if report else ""]
-    words += [slot.reason for slot in slots.values()]
-    if not waits_for:
-        words += [known.reason for known in report.failures.values()] if report else []
-    told = [word for number, word in enumerate(words) if word and not _is_told(word, words[:number])]
-    failures = [known.lines for known in report.failures.values()] if report else []
-    lines = next((lines for lines in [*(slot.lines for slot in slots.values()), *failures] if lines), ())
+    failures = report.failures.values() if report else ()
+    lines = [*(slot.lines for slot in slots.values()), *(known.lines for known in failures)]
     return Row(
         node=host.node,
         zone=agent.meta.get("zone", "") if agent else "",
@@ -139,14 +139,32 @@ def _row(host: Host, agent: Instance | None, waits_for: str) -> Row:
         slots=slots,
         open_requests=old.open_requests if old else None,
         idle_s=old.last_request_age_s if old else None,
-        reason="; ".join(told) or ("; ".join(report.notes) if report else ""),
+        reason=_reason(host, trouble, waits_for),
         is_well=not trouble and phase not in {SlotPhase.FAILED, SlotPhase.RESTARTING, SlotPhase.UNKNOWN},
-        lines=lines,
+        lines=next((each for each in lines if each), ()),
     )
 
 
-def _is_told(word: str, before: list[str]) -> bool:
-    return any(word in each for each in before)
+def _reason(host: Host, trouble: str, waits_for: str) -> str:
+    """Say what holds a host up: its own words first; what it is waited for where it says nothing."""
+    report = host.now or host.report
+    if report is None:
+        return trouble
+    words = [trouble, report.error, *(_without_phase(slot) for slot in report.slots.values())]
+    words += [known.reason for known in report.failures.values()]
+    told: list[str] = []
+    for word in words:
+        if word and not any(word in each for each in told):
+            told.append(word)
+    if not told and report.summary not in waits_for:
+        told.append(waits_for)
+    return brief("; ".join(word for word in told if word) or "; ".join(report.notes))
+
+
+def _without_phase(slot: SlotReport) -> str:
+    """Return a slot's reason without the phase and the image, which stand beside it."""
+    rest = slot.reason.removeprefix(str(slot.phase)).lstrip(": ")
+    return rest if " " in rest else ""
 
 
 def _phase(host: Host) -> tuple[str, str]:

@@ -93,7 +93,8 @@ def news(before: Seen, view: FleetView, entries: Sequence[Entry]) -> tuple[Seen,
         promotion=_waits_for_promote(record),
     )
     lines = [*_changes(before, record, entries), *(Line(words) for words in _notices(before, now, view, record))]
-    changed = (node for node, words in now.hosts.items() if _same(words) != _same(before.hosts.get(node, "")))
+    known = before.hosts or now.hosts
+    changed = (node for node, words in now.hosts.items() if _same(words) != _same(known.get(node, "")))
     return now, (*lines, *(Line(f"{node}: {now.hosts[node]}", is_of_a_host=True) for node in changed))
 
 

@@ -97,10 +97,12 @@ class Follower:
     followed: Followed
     until: float = float("inf")
     """Monotonic seconds at which following ends."""
+    since: int = 0
+    """Number of the record's first write that is told."""
     clock: Callable[[], float] = time.monotonic
     view: FleetView | None = None
     """The last one."""
-    _seen: Seen = field(default_factory=Seen)
+    _seen: Seen | None = None
     _sightings: Sightings = field(default_factory=Sightings)
     _problem: str = ""
 
@@ -146,11 +148,12 @@ class Follower:
 
     async def _tell(self, view: FleetView, record: Decision) -> None:
         entries: tuple[Entry, ...] = ()
-        if record.seq != self._seen.seq:
+        before = self._seen or Seen(seq=self.since - 1)
+        if record.seq != before.seq:
             with suppress(TidegateError):  # the record's own words do
                 found = await read_rollout(self.session.client, self.session.app, record.generation)
                 entries = found.entries if found else ()
-        self._seen, lines = news(self._seen, view, entries)
+        self._seen, lines = news(before, view, entries)
         for line in lines:
             if not (line.is_of_a_host and isinstance(self.out, OnScreen)):
                 self.out.tell(line.words, line.at)

@@ -7,8 +7,6 @@ Decisions are made on :func:`agent.adapters.consul_fleet.read_fleet`, which refu
 import time
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
 from agent.adapters.consul import Consistency, ConsulClient
 from agent.adapters.consul_fleet import FleetReading, assemble, read_keys, read_members
 from agent.adapters.consul_services import AGENT_SERVICE, Instance, Instances, health_service
@@ -17,6 +15,7 @@ from agent.core.errors import ConsulForbiddenError, PermanentError
 from agent.core.keys import KeyValue
 from agent.core.names import AppName, NodeName
 from agent.core.rollout.decision import Decision
+from agent.runtime.leader import holder_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +38,8 @@ class Look:
     """Every agent of the catalog, alive or not, of whichever app."""
     lock: Lock | None = None
     """None: no session holds the coordinators' lock."""
+    is_lock_known: bool = True
+    """Whether the token may read the lock."""
     notes: tuple[str, ...] = ()
     """What could not be read."""
 
@@ -75,34 +76,22 @@ async def look(client: ConsulClient, app: AppName, consistency: Consistency = Co
         notes.append(str(exc))
     reports = await _reports(client, app, consistency, notes)
     found = await _agents(client, notes)
-    lock = await _lock(client, app, notes)
+    lock, is_lock_known = await _lock(client, app, notes)
     reading = assemble(app, snapshot, members, reports, found)
     try:
         reading.record  # noqa: B018 - only whether it can be read
     except PermanentError as exc:
         notes.append(str(exc))
-    return Look(app, reading, time.time(), found.instances, lock, (*notes, *reading.notes))
+    return Look(app, reading, time.time(), found.instances, lock, is_lock_known, (*notes, *reading.notes))
 
 
-class _LockValue(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-    holder: str = ""
-    epoch: int = 0
-
-
-async def _lock(client: ConsulClient, app: AppName, notes: list[str]) -> Lock | None:
+async def _lock(client: ConsulClient, app: AppName, notes: list[str]) -> tuple[Lock | None, bool]:
     try:
-        entry = await client.get(keys.coordinator(app))
+        held = holder_of(await client.get(keys.coordinator(app)))
     except ConsulForbiddenError:
-        notes.append(f"the token may not read {keys.coordinator(app)}: whether a coordinator lives is not known")
-        return None
-    if entry is None or not entry.session:
-        return None
-    try:
-        value = _LockValue.model_validate_json(entry.value)
-    except ValidationError:
-        value = _LockValue()
-    return Lock(value.holder or "somebody unnamed", value.epoch)
+        notes.append(f"the token may not read {keys.coordinator(app)}: who coordinates is not known")
+        return None, False
+    return None if held is None else Lock(held.node or "somebody unnamed", held.epoch), True
 
 
 async def _reports(

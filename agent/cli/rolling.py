@@ -82,7 +82,7 @@ class Errand:
         assert self.record is not None
         if self.until == float("inf"):
             self.until = time.monotonic() + self.record.strategy.longest_s()
-        return await self._follow(Followed(self.record.generation, goal, aim))
+        return await self._follow(Followed(self.record.generation, goal, aim), self.record.seq)
 
     async def _outlive(self, other: Decision, wish: Wish) -> Verdict | None:
         """Wait for the end of another rollout; return a verdict only where time is over before."""
@@ -93,7 +93,8 @@ class Errand:
             await self._supersede(named)
         else:
             self.out.tell(clean(f"{named} is in progress: waits for its end"))
-        end = await self._follow(Followed(other.generation, Goal.DONE, Aim.BACK if wish.supersede else Aim.FORWARD))
+        aim = Aim.BACK if wish.supersede else Aim.FORWARD
+        end = await self._follow(Followed(other.generation, Goal.DONE, aim), other.seq + 1)
         if end.code is not Exit.TIMED_OUT:
             self.out.tell(end.words)
             return None
@@ -109,8 +110,8 @@ class Errand:
                 clean(str(exc))
             )  # it has ended, or is being taken back, or has just committed: looked at next
 
-    async def _follow(self, followed: Followed) -> Verdict:
-        follower = Follower(self.session, self.out, followed, self.until)
+    async def _follow(self, followed: Followed, since: int) -> Verdict:
+        follower = Follower(self.session, self.out, followed, self.until, since)
         try:
             return await follower.run()
         finally:

@@ -21,7 +21,7 @@ from agent.adapters.consul import ConsulClient
 from agent.adapters.consul_http import TokenSource
 from agent.adapters.consul_services import AGENT_SERVICE, health_service
 from agent.cli.options import Access
-from agent.core.errors import FatalError, PermanentError, TidegateError
+from agent.core.errors import ConsulForbiddenError, FatalError, PermanentError, TidegateError
 from agent.core.names import AppName, parse_app
 
 if TYPE_CHECKING:
@@ -68,10 +68,15 @@ async def open_session(access: Access) -> AsyncIterator[Session]:
         PermanentError: no app is named, and Consul does not know exactly one.
     """
     settings = settings_of(access)
-    async with client_of(reach(access, os.environ, settings)) as client:
-        app = named_app(access, os.environ, settings) or await _only_app(client)
-        found = next((each for each in settings.apps if each.name == app), None) if settings else None
-        yield Session(app, client, author_of(os.environ), found)
+    where = reach(access, os.environ, settings)
+    async with client_of(where) as client:
+        try:
+            app = named_app(access, os.environ, settings) or await _only_app(client)
+            found = next((each for each in settings.apps if each.name == app), None) if settings else None
+            yield Session(app, client, author_of(os.environ), found)
+        except ConsulForbiddenError as exc:
+            exc.add_note(_which_token(where))
+            raise
 
 
 def settings_of(access: Access) -> "Settings | None":
@@ -188,6 +193,13 @@ async def _only_app(client: ConsulClient) -> AppName:
         return parse_app(apps[0])
     known = f"{client.name} knows {', '.join(apps)}" if apps else f"{client.name} shows no agent with an app"
     raise PermanentError(f"name the app with --app or TIDEGATE_APP: {known}")
+
+
+def _which_token(where: Reach) -> str:
+    if where.token_file is not None:
+        return f"the token was that of {where.token_file}"
+    given = "the token was given by its value" if where.token else "no token was given"
+    return f"{given}; --token-file, CONSUL_HTTP_TOKEN_FILE and CONSUL_HTTP_TOKEN name one"
 
 
 def _user() -> str:

@@ -87,7 +87,7 @@ def spec_of(file: Path | None, app: "App | None", before: Decision | None) -> Sp
         return SpecFrom(standing.spec, f"that of rollout {before.generation}")
     if before is not None and standing is None and before.request is not None:
         return SpecFrom(before.request.spec, f"that of rollout {before.generation}")
-    return SpecFrom(RunSpec(), "empty: nothing is recorded, and there are no settings here")
+    return SpecFrom(RunSpec(), "empty (none is recorded, and no settings file here has one)")
 
 
 def request_of(image: ImageReference, spec: SpecFrom, order: Order) -> Request:

@@ -1,10 +1,13 @@
 """Text for people: images short enough for a table, foreign text without control characters, times of the day."""
 
+import re
 from datetime import UTC, datetime
 
 from agent.core.durations import format_duration
 from agent.core.report import SlotReport
 from agent.core.rollout.decision import Decision
+
+_PINNED = re.compile(r"[^\s\"']+@sha256:[0-9a-f]{64}")
 
 
 def clean(text: str) -> str:
@@ -17,6 +20,11 @@ def short(image: str) -> str:
     name, _, digest = image.partition("@")
     last = name.rpartition("/")[2]
     return last if ":" in last or not digest else f"{last}@{digest[7:15]}"
+
+
+def brief(text: str) -> str:
+    """Return *text* with the images in it that are pinned to a digest made short."""
+    return _PINNED.sub(lambda found: short(found[0]), text)
 
 
 def slot_words(slot: SlotReport | None) -> str:

@@ -33,6 +33,7 @@ from agent.core.rollout.change import signed, writes_of
 from agent.core.rollout.decision import Decision
 from agent.core.rollout.fleet import Fleet, Resolution
 from agent.core.rollout.sightings import Sightings, sight
+from agent.runtime.leader import LockValue
 
 T = TypeVar("T")
 TICK_S = 0.03
@@ -197,7 +198,7 @@ class Town:
 
     async def _lead(self) -> None:
         session = await create_session(self.client, SessionSpec("core-1"))
-        value = json.dumps({"holder": "core-1", "epoch": 1}).encode()
+        value = LockValue(node="core-1", instance="core-1-boot", epoch=1).model_dump_json().encode()
         result = await self.client.txn(Op(Verb.LOCK, keys.coordinator(self.app), value, session=session))
         assert isinstance(result, TxnDone)
         self._task = asyncio.get_running_loop().create_task(self._coordinate(Fence(session)), name="coordinator")

@@ -1,99 +1,25 @@
 """The commands that move a fleet, as an operator meets them: over a Consul with hosts that obey and a coordinator."""
 
-import itertools
 import json
 import re
 import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from aiohttp import web
-from typer.testing import CliRunner, Result
 
-from agent.cli.main import cli
 from agent.core.names import parse_app
 from agent.core.record import Phase
-from tests.contract.consul_suite import BOTH, server_of
+from tests.contract.consul_suite import BOTH
 from tests.contract.fakes.consul import FakeConsul
+from tests.runtime.cli_operator import Operator, code_of
 from tests.runtime.cli_town import Town, town
 
 pytestmark = pytest.mark.slow
-TIDEGATE = str(Path(sys.executable).with_name("tidegate"))
 QUICK = ("--bake-time", "0s", "--drain-idle", "1s")
-_numbers = itertools.count(1)
-
-
-@dataclass(frozen=True)
-class Operator:
-    """Somebody with a shell and the consul command's variables."""
-
-    town: Town
-
-    @property
-    def env(self) -> dict[str, str]:
-        """The variables of a laptop without settings."""
-        return {
-            "CONSUL_HTTP_ADDR": self.town.url.removeprefix("http://"),
-            "TIDEGATE_CONFIG": "/none",
-            "TIDEGATE_AUTHOR": "ann@laptop",
-            "TIDEGATE_APP": self.town.app,
-        }
-
-    def __call__(self, *arguments: str, **env: str) -> Result:
-        """Run a command to its end, in this process."""
-        return CliRunner().invoke(cli, list(arguments), env=self.env | env)
-
-    def begin(self, *arguments: str, **env: str) -> subprocess.Popen[str]:
-        """Start the installed program."""
-        return subprocess.Popen(
-            [TIDEGATE, *arguments],
-            env={"PATH": "/usr/bin:/bin"} | self.env | env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def json(self, *arguments: str) -> Any:
-        """Run a command with `--json` and return its document."""
-        return json.loads(self(*arguments, "--json").stdout)
-
-
-def opened(kind: str) -> Iterator[Town]:
-    """Open a town with a Consul of its own, and three hosts."""
-
-    async def serve(stack: AsyncExitStack) -> str:
-        return (await stack.enter_async_context(server_of(kind))).url
-
-    with town(serve, parse_app(f"shop{next(_numbers)}")) as made:
-        made.put("active/image", "registry.example/shop:a")
-        for node in ("web-1", "web-2", "web-3"):
-            made.host(node)
-        yield made
-
-
-@pytest.fixture(name="shop")
-def _shop(request: pytest.FixtureRequest) -> Iterator[Town]:
-    """Open a town; over the fake Consul where the test does not say otherwise."""
-    yield from opened(request.node.callspec.params.get("kind", "fake") if hasattr(request.node, "callspec") else "fake")
-
-
-@pytest.fixture(name="op")
-def _op(shop: Town) -> Operator:
-    return Operator(shop)
-
-
-def code_of(result: Result) -> int:
-    """Return the exit code that `main` makes of a result."""
-    return getattr(result.exception, "exit_code", result.exit_code) or result.exit_code
 
 
 @BOTH
