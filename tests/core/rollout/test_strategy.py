@@ -1,8 +1,12 @@
 """The knobs and their arithmetic."""
 
+import re
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
+from agent.core.durations import format_duration
 from agent.core.rollout.strategy import Strategy, hosts_of
 
 
@@ -80,3 +84,15 @@ def test_the_bound_of_a_rollout_counts_each_wait_it_may_have() -> None:
 def test_unknown_knobs_are_ignored() -> None:
     """A record may be of a later build of the same version."""
     assert Strategy.model_validate({"speed": 9}) == Strategy()
+
+
+def test_the_page_on_rollouts_has_every_knob_with_its_default() -> None:
+    """And no other."""
+    text = (Path(__file__).resolve().parents[3] / "docs" / "rollouts.md").read_text(encoding="utf-8")
+    knobs = dict(re.findall(r"^\| `(\w+)` \| ([^|,]+?)(?:, rounded up)? \|", text, re.MULTILINE))
+    defaults = {name: field.default for name, field in Strategy.model_fields.items()}
+    words = {"steps": "100%", "waits_for_promote": "no"}
+    for name, default in defaults.items():
+        shown = words.get(name) or (format_duration(default) if isinstance(default, float) else str(default))
+        assert knobs.pop(name) in {shown, f"{default:.0f}s" if isinstance(default, float) else shown}
+    assert knobs == {}
