@@ -211,7 +211,9 @@ async def test_what_the_host_waits_for_is_told(at: World) -> None:
             "GET /health answered 500; 1,234 of 30 GB; attempt 2 in 8s",
             "x" * 5000,
         ]
-        text = render(host.reconciler.view, report.model_copy(update={"notes": tuple(told[1:]), "error": told[0]}), (), 0)
+        text = render(
+            host.reconciler.view, report.model_copy(update={"notes": tuple(told[1:]), "error": told[0]}), (), 0
+        )
     assert {reason for _, reason in samples(text)["tidegate_note_info"]} == {
         "Consul: no answer within N: going by the journal, confirmed N ago",
         "stage/image: registry:5000/shop:1.2.3 is kept",
