@@ -102,6 +102,29 @@ class ApiSettings(_Section):
     """Loopback port of health, status, plan and metrics."""
 
 
+class Ec2Settings(_Section):
+    """The instance's life in an auto-scaling group of AWS; off everywhere else."""
+
+    enabled: bool = False
+    """Whether this host is an EC2 instance that tells its group when it serves and when it has left."""
+    launch_hook: str = "serving"
+    """Name of the group's launch hook: completed when the right release serves, or the holding page stands ready."""
+    leave_hook: str = "leave"
+    """Name of the group's termination hook: completed when nothing is open any more."""
+    launch_timeout: Duration = 840.0
+    """How long a new host may take to be ready before it is given up; below the hook's own and the stack's patience."""
+    leave_timeout: Duration = 240.0
+    """How long what is open may last when the instance is to be terminated; below the hook's own."""
+    stack: str = ""
+    """CloudFormation stack that waits for this host; none by default."""
+    resource: str = ""
+    """Logical name of the host's group in that stack."""
+    metadata: Annotated[str, Field(pattern=r"^http://[A-Za-z0-9.\[\]:-]+$")] = "http://169.254.169.254"
+    """Metadata service of the instance."""
+    endpoint: Annotated[str, Field(pattern=r"^https?://.+$")] | None = None
+    """URL that calls to AWS go to instead of the region's own."""
+
+
 def _at_most_one(apps: tuple[App, ...]) -> tuple[App, ...]:
     if len(apps) > 1:
         msg = f"a host has one app, for now; {len(apps)} are set"
@@ -133,6 +156,8 @@ class Settings(BaseSettings):
     """How to reach HAProxy."""
     api: ApiSettings = ApiSettings()
     """The agent's own HTTP API."""
+    ec2: Ec2Settings = Ec2Settings()
+    """The instance's life in an auto-scaling group of AWS."""
     apps: Annotated[tuple[App, ...], AfterValidator(_at_most_one)] = ()
     """The apps of this host: one, for now, or none on a host that only coordinates."""
     coordinator: bool = False

@@ -17,6 +17,7 @@ from agent.config import Settings
 from agent.core.report import Identity
 from agent.http.coordination import make_coordinator_app
 from agent.http.serving import listen
+from agent.instances import place_of
 from agent.registration import keep_registered, make_consul
 from agent.runtime.coordinator import Coordinator, CoordinatorView
 from agent.runtime.leader import Leader
@@ -26,9 +27,11 @@ from agent.signals import Stopped, until_signal
 log = structlog.get_logger()
 
 
-def new_identity(settings: Settings) -> Identity:
-    """Name this run of the agent: boot id and start."""
-    return Identity(settings.node, f"{boot_id()}.{time.time_ns() // 1_000_000}", __version__)
+async def new_identity(settings: Settings) -> Identity:
+    """Name this run of the agent, boot id and start, and say where it is."""
+    run = f"{boot_id()}.{time.time_ns() // 1_000_000}"
+    place = await place_of(settings.ec2)
+    return Identity(settings.node, run, __version__, *((place.zone, place.instance) if place else ()))
 
 
 def make_coordinators(settings: Settings, consul: ConsulClient, identity: Identity) -> tuple[Coordinator, ...]:
@@ -54,7 +57,7 @@ async def run_coordinator(settings: Settings) -> None:
     Raises:
         FatalError: a setting cannot be used (port taken, bad certificate).
     """
-    notifier, identity = Notifier.from_environ(os.environ, os.getpid()), new_identity(settings)
+    notifier, identity = Notifier.from_environ(os.environ, os.getpid()), await new_identity(settings)
     async with make_consul(settings.consul) as consul:
         coordinators = make_coordinators(settings, consul, identity)
 

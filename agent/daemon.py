@@ -32,6 +32,7 @@ from agent.core.keys import Known, Outcome
 from agent.core.report import HostView, Identity, report_of
 from agent.http.api import Source, make_app
 from agent.http.serving import listen
+from agent.instances import follow_life
 from agent.registration import make_consul, register_host, write_report
 from agent.runtime.coordinator import Coordinator
 from agent.runtime.executor import Between, Executor, go_on
@@ -98,7 +99,7 @@ async def run_agent(settings: Settings, *, between: Between = go_on) -> None:
             write=lambda report: write_report(consul, settings, report),
             register=lambda report: register_host(consul, settings, report),
         )
-        identity = new_identity(settings)
+        identity = await new_identity(settings)
         coordinators = make_coordinators(settings, consul, identity)
         try:
             async with asyncio.TaskGroup() as group:
@@ -210,6 +211,13 @@ def _start(outside: _Outside, loop: _Loop, group: asyncio.TaskGroup) -> None:
     group.create_task(outside.reporter.run(), name="reporter")
     for coordinator in outside.coordinators:
         group.create_task(coordinator.run(), name=f"coordinator of {coordinator.app}")
+    if outside.settings.ec2.enabled:
+        life = follow_life(
+            outside.settings.ec2,
+            report=lambda: outside.reporter.latest,
+            set_leaving=lambda leaving: reconciler.set_leaving(leaving=leaving),
+        )
+        group.create_task(life, name="instance life-cycle")
     if outside.notifier.watchdog_s is not None:
         group.create_task(_watchdog(outside.notifier, reconciler, outside.notifier.watchdog_s), name="watchdog")
 

@@ -47,7 +47,7 @@ async def register_host(consul: ConsulClient, settings: Settings, report: NodeRe
     """Register the app on this host, and its agent; errors as of a registration."""
     app, node = settings.app, settings.node
     serving = next(((slot, shown) for slot, shown in report.slots.items() if shown.is_up), None)
-    meta = {"instance": report.instance, "version": report.agent}
+    meta = _meta(report.instance, report.agent, report.zone, report.machine)
     if serving is not None:
         slot, shown = serving
         meta |= {"slot": str(slot), "release": shown.release, "image": shown.image}
@@ -62,7 +62,8 @@ async def keep_registered(consul: ConsulClient, settings: Settings, identity: Id
     pause_s, is_failing = RETRY_FIRST_S, False
     while True:
         try:
-            await _register_agent(consul, settings, {"instance": identity.instance, "version": identity.agent})
+            meta = _meta(identity.instance, identity.agent, identity.zone, identity.machine)
+            await _register_agent(consul, settings, meta)
         except TidegateError as exc:
             if not is_failing:
                 log.warning("report.failed", error=str(exc))
@@ -81,3 +82,8 @@ async def _register_agent(consul: ConsulClient, settings: Settings, meta: dict[s
     whole = meta | {"node": settings.node} | ({"coordinator": "true"} if settings.coordinated else {})
     api = settings.api.port
     await register_service(consul, agent_service(settings.node, api, f"http://127.0.0.1:{api}/healthz", whole))
+
+
+def _meta(instance: str, version: str, zone: str, machine: str) -> dict[str, str]:
+    place = {"zone": zone, "machine": machine}
+    return {"instance": instance, "version": version} | {key: value for key, value in place.items() if value}

@@ -25,6 +25,7 @@ from agent.config import (
     ApiSettings,
     ConsulSettings,
     DockerSettings,
+    Ec2Settings,
     HaproxySettings,
     Settings,
 )
@@ -52,6 +53,7 @@ SECTIONS = (
     Section("[docker]", DockerSettings, in_environment=True),
     Section("[haproxy]", HaproxySettings, in_environment=True),
     Section("[api]", ApiSettings, in_environment=True),
+    Section("[ec2]", Ec2Settings, in_environment=True),
     Section("[[apps]]", App),
     Section("[apps.knobs]", Knobs, "Times and counts of a deploy."),
     Section("[apps.default_spec]", RunSpec, "The run spec of a release that is set by hand."),

@@ -56,3 +56,11 @@ class ImagePullError(TransientError):
 
 class ImageRefusedError(PermanentError):
     """The registry or daemon refuses the image: unknown tag, unauthorised, wrong architecture."""
+
+
+class Ec2UnavailableError(TransientError):
+    """The metadata service or AWS gave no usable answer: away, throttled, 5xx."""
+
+
+class Ec2RefusedError(PermanentError):
+    """AWS refused a call: no right, or nothing waits for it any more."""

@@ -89,6 +89,10 @@ class NodeReport(_Document):
     """Boot id and start of the agent: a report counts only while this instance lives."""
     agent: str
     """Version of the agent."""
+    zone: str = ""
+    """Availability zone; empty outside a cloud."""
+    machine: str = ""
+    """The cloud's name of the instance."""
     generation: int = 0
     """Of the rollout record acted on; with *seq* it says which."""
     seq: int = 0
@@ -116,6 +120,8 @@ class Identity:
     node: str
     instance: str
     agent: str
+    zone: str = ""
+    machine: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +183,8 @@ def report_of(view: HostView, identity: Identity) -> NodeReport:
         node=identity.node,
         instance=identity.instance,
         agent=identity.agent,
+        zone=identity.zone,
+        machine=identity.machine,
         generation=generation,
         seq=seq,
         phase=view.leading[1].phase,
