@@ -60,6 +60,9 @@ class _Coordination(Collector):
             if view.record
         ]
         yield _family("tidegate_rollout_phase", "1 for the phase of the last rollout.", ("app", "phase"), phases)
+        ages = [({"app": view.app}, view.phase_age_s) for view in leading if view.phase_age_s is not None]
+        text = "Time since the last rollout entered its phase."
+        yield _family("tidegate_rollout_phase_age_seconds", text, ("app",), ages)
         waits = [({"app": view.app}, len(view.waits)) for view in leading]
         yield _family("tidegate_rollout_waits", "Things the rollout waits for.", ("app",), waits)
 

@@ -10,7 +10,8 @@ Deadlines are Unix seconds of this process, counted on from its start: a clock t
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import structlog
@@ -21,23 +22,40 @@ from agent.adapters.consul_wire import TxnConflict, TxnDenied, TxnDone
 from agent.core import keys
 from agent.core.errors import ConsulUnavailableError, TidegateError, TransientError
 from agent.core.keys import Present
-from agent.core.names import AppName, Digest, ImageReference, NodeName
-from agent.core.record import Phase
+from agent.core.names import AppName, NodeName
 from agent.core.rollout.advance import LOOK_AGAIN_S, Next, advance
 from agent.core.rollout.barrier import Wait
 from agent.core.rollout.change import Change, signed, writes_of
 from agent.core.rollout.decision import Decision
 from agent.core.rollout.fleet import Resolution
 from agent.runtime.fleet_housekeeping import Housekeeping
-from agent.runtime.fleet_watch import FleetWatch
+from agent.runtime.fleet_watch import NOT_READ_YET, FleetWatch
 from agent.runtime.leader import Leader, Lease
+from agent.runtime.resolver import Resolve, Resolver
 from agent.runtime.wake import Wake
 
 log = structlog.get_logger()
-REFUSED_PAUSE_S = 5.0
-RESOLVE_FIRST_S, RESOLVE_MAX_S = 1.0, 30.0
+PAUSE_FIRST_S, PAUSE_MAX_S = 0.5, 5.0
+"""Pauses after a turn that failed, one after another."""
 
-Resolve = Callable[[ImageReference], Awaitable[Digest]]
+
+@dataclass(frozen=True, slots=True)
+class _Duty:
+    """What a turn works with."""
+
+    lease: Lease
+    watch: FleetWatch
+    keep: Housekeeping
+    group: asyncio.TaskGroup
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """A write of which it is not known what came of it."""
+
+    change: Change
+    problem: str
+    began: float
 
 
 class _DeposedError(Exception):
@@ -52,6 +70,8 @@ class CoordinatorView:
     is_leading: bool = False
     epoch: int = 0
     record: Decision | None = None
+    phase_age_s: float | None = None
+    """Seconds since the record entered its phase."""
     waits: tuple[Wait, ...] = ()
     problem: str = ""
     """Why it does not act, or cannot stand."""
@@ -71,10 +91,14 @@ class Coordinator:
     """Monotonic seconds of the last turn of its loop: at least every few seconds while it lives."""
     _anchor: float = field(init=False)
     """Unix time at the clock's zero."""
-    _resolutions: dict[int, Resolution] = field(default_factory=dict)
-    _asking: dict[int, asyncio.Task[None]] = field(default_factory=dict)
+    _resolver: Resolver = field(init=False)
+    _unsure: _Attempt | None = None
+    """A write that was refused, or whose answer was lost: what Consul holds now tells what came of it."""
+    _able_at: float = 0.0
+    """When it last could act, or knew that there was nothing to do."""
 
     def __post_init__(self) -> None:
+        self._resolver = Resolver(self.resolve, lambda: self.wake.call("registry"))
         self._anchor = time.time() - self.clock()
         self.view = CoordinatorView(self.app)
         self.ticked_at = self.clock()
@@ -113,62 +137,80 @@ class Coordinator:
                     group.create_task(watch.run(), name=f"fleet watch of {self.app}")
                     await self._lead(lease, watch, group)
             except* _DeposedError:
-                self._asking.clear()
+                self._resolver.stop()
+                self._unsure = None
 
     async def _lead(self, lease: Lease, watch: FleetWatch, group: asyncio.TaskGroup) -> None:
         """Act until the lease ends; then leave by :class:`_DeposedError`, which ends the watch, too."""
-        keep = Housekeeping(self.client, self.app, watch)
+        keep, pause_s = Housekeeping(self.client, self.app, watch), PAUSE_FIRST_S
+        self._able_at = self.clock()
         while True:
             self.ticked_at = self.clock()
             self._still(lease)
             try:
-                look_at = await self._turn(lease, watch, group)
-                await keep.tidy(lease.fence, self.clock())
+                look_at = await self._turn(_Duty(lease, watch, keep, group))
             except _DeposedError:
                 raise
             except TidegateError as exc:
                 self._show(lease, problem=str(exc))
-                look_at = self.now() + REFUSED_PAUSE_S
             except Exception:
                 log.exception("coordinator.broke", app=self.app)
-                look_at = self.now() + REFUSED_PAUSE_S
-            await self.wake.wait(min(look_at - self.now(), LOOK_AGAIN_S))
+                self._show(lease, problem="a defect in Tidegate; its log says more")
+            else:
+                pause_s = PAUSE_FIRST_S
+                await self.wake.wait(min(look_at - self.now(), LOOK_AGAIN_S))
+                continue
+            await self._rest(lease, pause_s)
+            pause_s = min(2 * pause_s, PAUSE_MAX_S)
+
+    async def _rest(self, lease: Lease, seconds: float) -> None:
+        """Pause, whatever is reported meanwhile; the end of the lease is noticed at once."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while True:
+                    self._still(lease)
+                    await self.wake.wait(seconds)
 
     def _still(self, lease: Lease) -> None:
         if self.leader.lease != lease:
             raise _DeposedError
 
-    async def _turn(self, lease: Lease, watch: FleetWatch, group: asyncio.TaskGroup) -> float:
+    async def _turn(self, duty: _Duty) -> float:
         """Advance as far as it goes now; return when to look again."""
+        lease, watch = duty.lease, duty.watch
         while True:
             reading = await watch.reading()
             if reading is None:
                 self._show(lease, problem=watch.problem)
                 return self.now() + LOOK_AGAIN_S
             record = reading.record
+            self._find_out(record)
             if record is None or record.phase.is_terminal:
+                self._resolver.stop()
                 watch.fleet(reading, None)  # who goes is seen between rollouts, too
                 self._show(lease, record=record)
+                await duty.keep.tidy(reading, lease.fence, self.clock())
                 return self.now() + LOOK_AGAIN_S
-            resolution = self._resolution(record, group)
+            resolution = self._resolver.answer_for(record, duty.group)
             step = advance(record, watch.fleet(reading, resolution), self.now())
             if step.needs_consistent:
                 reading = await watch.reading_anew()
                 step = self._again(reading, watch, resolution) or step
-            self._show(lease, record=record, waits=step.waits)
             if step.change is None:
+                self._show(lease, record=record, waits=step.waits)
+                await duty.keep.tidy(reading, lease.fence, self.clock())
                 return step.look_again_at
-            await self._write(lease, watch, reading, step.change)
+            await self._write(duty, reading, step.change)
 
     def _again(self, reading: FleetReading, watch: FleetWatch, resolution: Resolution | None) -> Next | None:
         """Ask once more, of what was read consistently."""
         record = reading.record
-        if record is None or self.node not in reading.coordinators:
+        if record is None or watch.problem:
             return None
         return advance(record, watch.fleet(reading, resolution, is_consistent=True), self.now())
 
-    async def _write(self, lease: Lease, watch: FleetWatch, reading: FleetReading, change: Change) -> None:
-        began = self.clock()
+    async def _write(self, duty: _Duty, reading: FleetReading, change: Change) -> None:
+        began, lease = self.clock(), duty.lease
         change = signed(change, lease.epoch)
         writes = writes_of(self.app, change, reading.indexes, by=self.node, now=self.now())
         self._still(lease)
@@ -176,21 +218,42 @@ class Coordinator:
             result = await write_change(self.client, self.app, writes, lease.fence)
         except ConsulUnavailableError as exc:
             log.warning("rollout.outcome_unknown", app=self.app, generation=change.record.generation, error=str(exc))
-            await watch.keys_anew()
+            self._unsure = _Attempt(change, str(exc), began)
+            duty.watch.doubt()
             return
         match result:
             case TxnDone(results=results):
                 entry = next(each for each in results if each.key == keys.rollout(self.app))
                 text = next(write for write in writes if write.key == entry.key).value.decode()
                 known = replace(reading.keys, rollout=Present(text, entry.modify_index), index=entry.modify_index)
-                watch.adopt(known, change.members)
+                duty.watch.adopt(known, change.members)
                 self._tell(change, self.clock() - began)
             case TxnConflict(what=what):
-                self._refused(change, what)
-                await watch.keys_anew()
+                self._unsure = _Attempt(change, what, began)
+                duty.watch.doubt()
                 self._still(lease)
             case TxnDenied(what=what):
                 raise TransientError(f"may not write the rollout: {what}")
+
+    def _find_out(self, record: Decision | None) -> None:
+        """
+        Say what came of a write, now that the record was read anew.
+
+        Raises:
+            TransientError: it was refused though nobody else wrote: doing the same again would not help.
+        """
+        attempt, self._unsure = self._unsure, None
+        if attempt is None:
+            return
+        wanted = attempt.change.record
+        if record is not None and (*record.version, record.epoch) == (*wanted.version, wanted.epoch):
+            self._tell(attempt.change, self.clock() - attempt.began)
+            return
+        log.warning(
+            "rollout.refused", app=self.app, generation=wanted.generation, seq=wanted.seq, error=attempt.problem
+        )
+        if record is not None and record.version == (wanted.generation, wanted.seq - 1):
+            raise TransientError(f"the rollout could not be written: {attempt.problem}")
 
     def _tell(self, change: Change, duration_s: float) -> None:
         record = change.record
@@ -206,43 +269,23 @@ class Coordinator:
             duration_s=round(duration_s, 4),
         )
 
-    def _refused(self, change: Change, what: str) -> None:
-        record = change.record
-        log.warning("rollout.refused", app=self.app, generation=record.generation, seq=record.seq, error=what)
-
     def _show(
         self, lease: Lease, *, record: Decision | None = None, waits: tuple[Wait, ...] = (), problem: str = ""
     ) -> None:
-        if problem and problem != self.view.problem:
+        now = self.clock()
+        if problem not in {"", NOT_READ_YET, self.view.problem}:
             log.warning("coordinator.waits", app=self.app, error=problem)
+        if not problem:
+            self._able_at = now
+        elif now - self._able_at > self.leader.terms.unable_s:
+            self.leader.resign(problem)
+        age_s = max(0.0, self.now() - record.since) if record is not None and record.since is not None else None
         self.view = CoordinatorView(
-            self.app, is_leading=True, epoch=lease.epoch, record=record, waits=waits, problem=problem
+            self.app,
+            is_leading=True,
+            epoch=lease.epoch,
+            record=record,
+            phase_age_s=age_s,
+            waits=waits,
+            problem=problem,
         )
-
-    def _resolution(self, record: Decision, group: asyncio.TaskGroup) -> Resolution | None:
-        """Return what the registry said, and let it be asked where it was not yet."""
-        if record.phase is not Phase.PENDING or record.request is None:
-            return None
-        generation = record.generation
-        if generation not in self._asking and not self._is_settled(generation):
-            work = self._ask(generation, record.request.image)
-            self._asking[generation] = group.create_task(work, name=f"resolve {record.request.image}")
-        return self._resolutions.get(generation)
-
-    def _is_settled(self, generation: int) -> bool:
-        known = self._resolutions.get(generation)
-        return known is not None and (known.digest is not None or known.is_final)
-
-    async def _ask(self, generation: int, image: ImageReference) -> None:
-        pause_s = RESOLVE_FIRST_S
-        while not self._is_settled(generation):
-            try:
-                found = Resolution(digest=await self.resolve(image))
-            except TidegateError as exc:
-                found = Resolution(error=str(exc), is_final=not isinstance(exc, TransientError))
-            self._resolutions = {generation: found}
-            self.wake.call("registry")
-            if found.digest is None and not found.is_final:
-                await asyncio.sleep(pause_s)
-                pause_s = min(pause_s * 2, RESOLVE_MAX_S)
-        self._asking.pop(generation, None)

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import structlog
 
 from agent.adapters.consul import ConsulClient
-from agent.adapters.consul_fleet import Fence
+from agent.adapters.consul_fleet import Fence, FleetReading
 from agent.adapters.consul_wire import Op, TxnDone, Verb
 from agent.core import keys
+from agent.core.errors import TidegateError
 from agent.core.names import AppName
 from agent.runtime.fleet_watch import FleetWatch
 
@@ -22,40 +23,53 @@ AT_ONCE = 30
 
 @dataclass(slots=True)
 class Housekeeping:
-    """Looks around once a minute; each removal is fenced as any write is."""
+    """Looks around once a minute; each removal is fenced as any write is. A fleet at rest is written nothing."""
 
     client: ConsulClient
     app: AppName
     watch: FleetWatch
     _at: float = float("-inf")
+    _tidied: int = 0
+    """Generation up to which old documents are gone."""
 
-    async def tidy(self, fence: Fence, now: float) -> None:
-        """Remove what is due; raises as a transaction does."""
+    async def tidy(self, reading: FleetReading, fence: Fence, now: float) -> None:
+        """Remove what is due. Never fails: what could not be removed is tried again a minute later."""
         if now - self._at < EVERY_S:
             return
         self._at = now
-        reading = await self.watch.reading()
-        if reading is None:
-            return
-        gone = [node for node in sorted(reading.reports) if self.watch.gone_for(node) >= GONE_S]
-        ops = [Op(Verb.DELETE, keys.node_report(self.app, node)) for node in gone]
-        record = reading.record
-        if record is not None and record.phase.is_terminal:
-            ops += await self._old_members(record.generation)
-            oldest = record.generation - HISTORY_KEPT
-            if oldest > 0:
-                ops.append(Op(Verb.DELETE_TREE, keys.history_of(self.app, oldest)))
-        if not ops:
-            return
-        guard = Op(Verb.CHECK_SESSION, keys.coordinator(self.app), session=fence.session)
-        result = await self.client.txn(guard, *ops[:AT_ONCE])
-        if isinstance(result, TxnDone) and gone:
-            log.info("fleet.tidied", app=self.app, reports=[str(node) for node in gone])
+        try:
+            await self._remove_reports(fence)
+            await self._remove_documents(reading, fence)
+        except TidegateError as exc:
+            log.warning("fleet.not_tidied", app=self.app, error=str(exc))
 
-    async def _old_members(self, generation: int) -> list[Op]:
-        """Return the removal of lists of members that no rollout needs any more, those of *generation* included."""
+    async def _remove_reports(self, fence: Fence) -> None:
+        # Only as they were read: a host that is back just now has written another.
+        gone = self.watch.reports_of_gone(GONE_S)[:AT_ONCE]
+        ops = [Op(Verb.DELETE_CAS, entry.key, index=entry.modify_index) for entry in gone]
+        if ops and await self._write(ops, fence):
+            log.info("fleet.tidied", app=self.app, reports=[entry.key.rpartition("/")[2] for entry in gone])
+
+    async def _remove_documents(self, reading: FleetReading, fence: Fence) -> None:
+        """Remove lists of members that no rollout needs any more, and audit entries of rollouts long past."""
+        record = reading.record
+        if record is None or not record.phase.is_terminal or record.generation <= self._tidied:
+            return
         listing = await self.client.list(keys.rollouts(self.app))
-        return [Op(Verb.DELETE, entry.key) for entry in listing.entries if _of(entry.key) <= generation]
+        ops = [Op(Verb.DELETE, entry.key) for entry in listing.entries if _of(entry.key) <= record.generation]
+        # Some more than the one that is due: a generation may have been left out, or another agent been away.
+        last = max(0, record.generation - HISTORY_KEPT)
+        past = range(max(1, last - AT_ONCE // 2), last + 1)
+        ops += [Op(Verb.DELETE_TREE, keys.history_of(self.app, generation)) for generation in past]
+        if not ops or await self._write(ops[:AT_ONCE], fence):
+            self._tidied = record.generation
+
+    async def _write(self, ops: list[Op], fence: Fence) -> bool:
+        guard = Op(Verb.CHECK_SESSION, keys.coordinator(self.app), session=fence.session)
+        result = await self.client.txn(guard, *ops)
+        if not isinstance(result, TxnDone):
+            log.warning("fleet.not_tidied", app=self.app, error=result.what)
+        return isinstance(result, TxnDone)
 
 
 def _of(key: str) -> int:

@@ -16,12 +16,14 @@ from agent.adapters.consul_fleet import FleetReading, assemble, read_fleet, read
 from agent.adapters.consul_services import AGENT_SERVICE, Instances, health_service
 from agent.adapters.consul_watch import BACKOFF_FIRST_S, BACKOFF_MAX_S, Pace, TokenBucket, next_index, watch
 from agent.core import keys
-from agent.core.errors import PermanentError, TidegateError
-from agent.core.keys import KeySnapshot, Known, Outcome, Present
+from agent.core.errors import ConsulForbiddenError, PermanentError, TidegateError
+from agent.core.keys import Invalid, KeySnapshot, KeyValue, Known, Outcome, Present
 from agent.core.names import AppName, ImageReference, NodeName
 from agent.core.record import read_record
 from agent.core.rollout.fleet import Fleet, Resolution
 from agent.core.rollout.sightings import Sightings, sight
+
+NOT_READ_YET = "the fleet was not read yet"
 
 
 class _Indexed(Protocol):
@@ -44,8 +46,8 @@ class FleetWatch:
     pace: Pace = field(default_factory=Pace)
     clock: Callable[[], float] = time.monotonic
     _keys: KeySnapshot | None = None
-    _floor: int = 0
-    """Consul's index below which what the watch delivers is older than what is known."""
+    _is_doubtful: bool = False
+    """What is known of the keys may not be what Consul holds: it is read consistently before it counts again."""
     _members: dict[int, tuple[NodeName, ...]] = field(default_factory=dict)
     """By generation: at most the last one."""
     _reports: Listing | None = None
@@ -66,7 +68,7 @@ class FleetWatch:
         if self._problems:
             return "; ".join(problem for _, problem in sorted(self._problems.items()))
         if self._keys is None or self._reports is None or self._catalog is None:
-            return "the fleet was not read yet"
+            return NOT_READ_YET
         return ""
 
     async def reading(self) -> FleetReading | None:
@@ -74,32 +76,39 @@ class FleetWatch:
         Return what is known now; None while a part of it is not (see :attr:`problem`).
 
         Raises:
-            TidegateError: the list of members could not be read.
+            TidegateError: what was in doubt, or the list of members, could not be read.
         """
+        if self._is_doubtful:
+            before = self._keys
+            self._settle(before, await read_keys(self.client, self.app))
         if self.problem or self._keys is None or self._reports is None or self._catalog is None:
             return None
         members = await self._members_of(self._keys)
-        reading = assemble(self.app, self._keys, members, self._reports.entries, self._catalog)
-        if self.node not in reading.coordinators:
-            self._problems["self"] = "the catalog does not show this agent: not registered yet, or no right to read it"
-            return None
-        return reading
+        return assemble(self.app, self._keys, members, self._reports.entries, self._catalog)
 
     async def reading_anew(self) -> FleetReading:
         """Read everything in Consul's consistent mode, and keep it. Raises as :func:`read_fleet`."""
+        before = self._keys
         reading = await read_fleet(self.client, self.app, Consistency.CONSISTENT)
-        self.adopt(reading.keys)
+        self._settle(before, reading.keys)
         return reading
 
-    async def keys_anew(self) -> None:
-        """Read the desired keys in Consul's consistent mode: the outcome of a write is not known."""
-        self.adopt(await read_keys(self.client, self.app))
+    def doubt(self) -> None:
+        """Let the keys be read consistently before they count again: a write was refused, or its answer lost."""
+        self._is_doubtful = True
 
     def adopt(self, snapshot: KeySnapshot, members: tuple[NodeName, ...] | None = None) -> None:
-        """Take what was read or written by other means; what the watch delivers later counts if it is newer."""
-        self._keys, self._floor = snapshot, max(self._floor, snapshot.index)
+        """Take what was just written, unless the watch was faster; *members* only where they were written, too."""
+        if self._keys is None or snapshot.index >= self._keys.index:
+            self._keys = snapshot
         if members is not None and (generation := _generation(snapshot)) is not None:
             self._members = {generation: members}
+
+    def _settle(self, before: KeySnapshot | None, snapshot: KeySnapshot) -> None:
+        """Take what was read consistently, unless the watch delivered something newer meanwhile."""
+        if self._keys is before or self._keys is None or self._keys.index < snapshot.index:
+            self._keys = snapshot
+        self._is_doubtful, self._members = False, {}
 
     def fleet(self, reading: FleetReading, resolution: Resolution | None, *, is_consistent: bool = False) -> Fleet:
         """Return the fleet as a decision needs it."""
@@ -111,12 +120,14 @@ class FleetWatch:
             active=ImageReference(active.value) if isinstance(active, Present) else None,
             resolution=resolution,
             is_consistent=is_consistent,
+            active_problem=active.reason if isinstance(active, Invalid) else "",
         )
 
-    def gone_for(self, node: NodeName) -> float:
-        """Return the seconds since *node* was last seen alive; 0 while it is."""
-        since = self._sightings.gone.get(node)
-        return 0.0 if since is None else self.clock() - since
+    def reports_of_gone(self, seconds: float) -> tuple[KeyValue, ...]:
+        """Return the reports, as Consul holds them, of hosts that have not been seen alive for so long."""
+        prefix, now = keys.node_reports(self.app), self.clock()
+        gone = {prefix + node for node, since in self._sightings.gone.items() if now - since >= seconds}
+        return tuple(entry for entry in (self._reports.entries if self._reports else ()) if entry.key in gone)
 
     async def _members_of(self, snapshot: KeySnapshot) -> tuple[NodeName, ...]:
         generation = _generation(snapshot)
@@ -129,7 +140,9 @@ class FleetWatch:
     def _take_keys(self, outcome: Outcome) -> None:
         if isinstance(outcome, Known):
             self._problems.pop("keys", None)
-            if outcome.snapshot.index >= self._floor:
+            # A lower index: an answer that was under way while something newer was written, or a restored snapshot.
+            self._is_doubtful |= self._keys is not None and outcome.snapshot.index < self._keys.index
+            if not self._is_doubtful:
                 self._keys = outcome.snapshot
         else:
             self._problems["keys"] = outcome.reason
@@ -137,6 +150,8 @@ class FleetWatch:
 
     async def _read_reports(self, block: Block | None) -> Listing:
         listing = await self.client.list(keys.node_reports(self.app), block=block)
+        if listing.is_filtered:
+            raise ConsulForbiddenError(f"{self.client.name}: the token may not read all reports")
         if not listing.entries:
             await self.client.get(keys.node_reports(self.app))  # 403 where the right is missing
         return listing
@@ -145,11 +160,18 @@ class FleetWatch:
         self._reports = listing
 
     async def _read_catalog(self, block: Block | None) -> Instances:
-        return await health_service(self.client, AGENT_SERVICE, block=block)
+        found = await health_service(self.client, AGENT_SERVICE, block=block)
+        if found.is_filtered:
+            raise ConsulForbiddenError(f"{self.client.name}: the token may not read all of {AGENT_SERVICE}")
+        return found
 
     def _take_catalog(self, instances: Instances) -> None:
         self._catalog = instances
-        self._problems.pop("self", None)
+        # Whatever its health: a list that leaves this agent out may leave out hosts as well.
+        if any(instance.meta.get("node") == self.node for instance in instances.instances):
+            self._problems.pop("self", None)
+        else:
+            self._problems["self"] = "the catalog does not show this agent: not registered yet, or no right to read it"
 
     async def _follow(self, name: str, read: Callable[[Block | None], Awaitable[T]], take: Callable[[T], None]) -> None:
         bucket, index, backoff_s = TokenBucket(self.pace), 0, BACKOFF_FIRST_S

@@ -52,6 +52,8 @@ class Terms:
     """Candidates stand after a pause up to this, so that they do not all stand at once."""
     retry_s: float = 2.0
     """Pause after an election that failed; after a renewal that did, at most."""
+    unable_s: float = 15.0
+    """A leader that could not act for so long resigns."""
     shy_s: float = 20.0
     """Pause of who resigned: time for another candidate, that may be able to act."""
     release_s: float = 2.0
@@ -126,9 +128,11 @@ class Leader:
                 self._say(str(exc))
             await asyncio.sleep(pause_s * self.rng.uniform(0.5, 1.5))
 
-    def resign(self) -> None:
+    def resign(self, reason: str) -> None:
         """Give the lock back, where it is held: this agent cannot act, another one may."""
-        self._resigned.set()
+        if self._lease is not None and not self._resigned.is_set():
+            self._resigned.set()
+            self._say(f"resigned: {reason}")
 
     async def _turn(self) -> bool:
         """Stand for the lock once, and hold it to the end where it was won; return whether it was."""
@@ -213,8 +217,7 @@ class Leader:
     async def _end(self, session: str) -> None:
         held, self._lease = self._lease, None
         if held is not None:
-            reason = "it cannot act" if self._resigned.is_set() else self.problem or "it ends"
-            log.warning("coordinator.deposed", app=self.app, epoch=held.epoch, reason=reason)
+            log.warning("coordinator.deposed", app=self.app, epoch=held.epoch, reason=self.problem or "it ends")
             self.on_change()
         try:
             await destroy_session(self.client, session, deadline_s=self.terms.release_s)

@@ -199,6 +199,15 @@ class TestTransactions:
         assert isinstance(await client.txn(Op(Verb.DELETE, f"{app}/a")), TxnDone)
         assert await client.get(f"{app}/a") is None
 
+    async def test_a_tree_is_deleted_whole(self, client: ConsulClient, app: AppName) -> None:
+        """Everything under the prefix, in one operation; also where there is nothing."""
+        for name in ("t/1/a", "t/1/b", "t/10/a"):
+            await client.put(f"{app}/{name}", b"1")
+        for _ in range(2):
+            assert isinstance(await client.txn(Op(Verb.DELETE_TREE, f"{app}/t/1/")), TxnDone)
+            left = await client.list(f"{app}/t/")
+            assert [entry.key for entry in left.entries] == [f"{app}/t/10/a"]
+
     async def test_64_operations_pass_and_65_are_refused_here(self, client: ConsulClient, app: AppName) -> None:
         """The oldest supported version takes no more."""
         ops = [Op(Verb.SET, f"{app}/{number}", b"1") for number in range(65)]

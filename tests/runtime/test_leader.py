@@ -166,9 +166,10 @@ async def test_who_resigns_makes_room_for_another(consul: FlakyConsul) -> None:
     async with candidate(consul, "web-1", terms=replace(QUICK, shy_s=2.0)) as first:
         assert await elected(first)
         async with candidate(consul, "web-2") as second:
-            first.resign()
+            first.resign("no right to read services")
             assert await elected(second)
             assert first.lease is None
+            assert first.problem == "resigned: no right to read services"
         assert await elected(first)
         await asyncio.sleep(0.2)
         assert first.lease is not None, "what it resigned from is over"

@@ -273,6 +273,10 @@ class FakeConsul:
             case "delete" | "delete-cas" if item is not None:
                 del self._kv[key]
                 self._graves[key] = index
+            case "delete-tree" if under := [name for name in self._kv if name.startswith(key)]:
+                for name in under:
+                    del self._kv[name]
+                    self._graves[name] = index
             case _:
                 return
         self._index = index
