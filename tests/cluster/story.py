@@ -1,6 +1,7 @@
 """What happens to the cluster in a test: commands as an operator gives them, and events as the audit entries tell."""
 
 import asyncio
+import contextlib
 import json
 import os
 from collections.abc import AsyncIterator, Callable
@@ -117,6 +118,19 @@ class ClusterStory:
         """Wait until the rollout is in one of *phases*."""
         return await self.until(lambda record: record.phase in phases, deadline_s=deadline_s)
 
+    async def until_reached(self, phase: Phase, *, deadline_s: float = 90.0) -> None:
+        """Wait until the last rollout has entered *phase*, though it may have left it again."""
+        record = await self.record()
+        generation = record.generation if record else 0
+
+        async def reached() -> bool:
+            with contextlib.suppress(TidegateError):
+                return any(entry["to"] == phase for entry in await self.history(generation))
+            return False
+
+        if not await eventually(reached, deadline_s=deadline_s):
+            raise LabError(f"{phase} not reached within {deadline_s} s\n{await self._told()}")
+
     async def until_serves(self, machine: Machine, image: str, *, deadline_s: float = 60.0) -> NodeReport:
         """Wait until new visitors of *machine* get *image*."""
         last: NodeReport | None = None
@@ -135,10 +149,11 @@ class ClusterStory:
         assert last is not None
         return last
 
-    async def history(self) -> list[dict[str, str]]:
-        """Return all audit entries in the order of their writing."""
+    async def history(self, generation: int | None = None) -> list[dict[str, str]]:
+        """Return all audit entries, or those of one rollout, in the order of their writing."""
+        prefix = histories(AppName(APP)) + ("" if generation is None else f"{generation}/")
         async with self.cluster.client() as client:
-            entries = (await client.list(histories(AppName(APP)))).entries
+            entries = (await client.list(prefix)).entries
         ordered = sorted(entries, key=lambda entry: tuple(int(part) for part in entry.key.split("/")[-2:]))
         return [json.loads(entry.value) for entry in ordered]
 

@@ -6,8 +6,9 @@ import time
 import pytest
 
 from agent.core.record import Phase
+from agent.core.rollout.decision import Decision
 from tests.cluster.faults import DISASTERS, Disaster
-from tests.cluster.machine import Machine
+from tests.cluster.machine import Machine, until_ready
 from tests.cluster.story import ClusterStory, Shelf
 from tests.lab.traffic_record import Outcome
 
@@ -19,6 +20,7 @@ pytestmark = [
     pytest.mark.timeout(300),
     pytest.mark.asyncio(loop_scope="session"),
 ]
+FORWARD = (Phase.STAGING, Phase.READY, Phase.AWAITING_PROMOTION, Phase.BAKING, Phase.RETIRING)
 WATCHDOG = "[Service]\nWatchdogSec=8\n"
 each_disaster = pytest.mark.parametrize("disaster", DISASTERS, ids=lambda disaster: disaster.name.replace(" ", "-"))
 
@@ -58,6 +60,68 @@ async def test_in_switching(story: ClusterStory, shelf: Shelf, disaster: Disaste
         _only_what_it_held(outcome, struck_at, struck_until)
     else:
         assert verdict.failed == {}, outcome.failures[:8]
+
+
+@pytest.mark.full
+@each_disaster
+@pytest.mark.parametrize("phase", [*FORWARD, Phase.ROLLING_BACK], ids=str)
+async def test_in_every_other_phase(story: ClusterStory, shelf: Shelf, phase: Phase, disaster: Disaster) -> None:
+    """Forward by a canary that is promoted, or taken back; before the commit it may end as aborted, too."""
+    web = story.cluster.machine("web-3")
+    target = shelf.other(story.version)
+    async with story.traffic() as traffic:
+        await _shorten_watchdog(web, disaster)
+        await until_ready(web)
+        began_at = time.monotonic()
+        await story.deploy(target, "--canary", "1", "--detach")
+        await _advance(story, phase)
+        if "watchdog" in disaster.name:
+            await web.freeze()
+        struck_at = time.monotonic()
+        await disaster.strike(story.cluster, web)
+        struck_until = time.monotonic()
+        await asyncio.sleep(disaster.lasts_s)
+        await disaster.end(story.cluster, web)
+        ended = await _finish(story)
+        await until_ready(web, deadline_s=90)
+        ended_at = time.monotonic()
+        outcome = await traffic.stop()
+    allowed = {Phase.ROLLED_BACK} if phase is Phase.ROLLING_BACK else {Phase.SUCCESSFUL, Phase.ROLLED_BACK}
+    assert ended in allowed | ({Phase.ABORTED} if phase in (Phase.STAGING, Phase.READY) else set())
+    verdict = await story.verdict(outcome, settle_s=ended_at - began_at + 10)
+    assert (verdict.moved_unasked, verdict.moved_back_and_forth, verdict.early, verdict.stale) == (0, 0, 0, 0)
+    if disaster.is_deadly:
+        _only_what_it_held(outcome, struck_at, struck_until)
+    else:
+        assert verdict.failed == {}, outcome.failures[:8]
+
+
+async def _advance(story: ClusterStory, phase: Phase) -> None:
+    """Bring the rollout that has just begun into *phase*."""
+    for each in FORWARD:
+        await story.until_reached(each)
+        if each is phase:
+            return
+        if each is Phase.AWAITING_PROMOTION:
+            name = "rollback" if phase is Phase.ROLLING_BACK else "promote"
+            said = await story.command(name, "--reason", "a test", "--detach")
+            assert said.code == 0, said.err
+            if phase is Phase.ROLLING_BACK:
+                await story.until_reached(phase)
+                return
+
+
+async def _finish(story: ClusterStory) -> Phase:
+    """Promote where it waits for that, and wait for the end of the rollout."""
+
+    def is_over(record: Decision) -> bool:
+        return record.phase.is_terminal or (record.phase is Phase.AWAITING_PROMOTION and not record.flags.promoted)
+
+    record = await story.until(is_over, deadline_s=150)
+    while not record.phase.is_terminal:
+        await story.command("promote", "--reason", "a test", "--detach")
+        record = await story.until(is_over, deadline_s=150)
+    return record.phase
 
 
 def _only_what_it_held(outcome: Outcome, struck_at: float, struck_until: float) -> None:

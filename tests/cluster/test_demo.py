@@ -1,0 +1,58 @@
+"""The demo of the fleet: what it reads from the audit entries, and the whole of it."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.cluster.demo import commit_of, durations
+from tests.cluster.machines import ROOT
+from tests.host.test_demo import KEYS
+
+HISTORY = [
+    {"from": "ready", "to": "switching", "at": "2026-01-01T00:00:00+00:00"},
+    {"from": "pending", "to": "staging", "at": "2026-01-01T00:01:00+00:00"},
+    {"from": "staging", "to": "ready", "at": "2026-01-01T00:01:04+00:00"},
+    {"from": "ready", "to": "switching", "at": "2026-01-01T00:01:05+00:00"},
+    {"from": "switching", "to": "baking", "at": "2026-01-01T00:01:06+00:00"},
+    {"from": "baking", "to": "retiring", "at": "2026-01-01T00:01:16+00:00"},
+    {"from": "retiring", "to": "successful", "at": "2026-01-01T00:01:18+00:00"},
+]
+
+
+def test_phases_are_those_of_the_last_rollout() -> None:
+    """Each as long as the audit entries say."""
+    assert durations(HISTORY) == {"stage": 4, "drain": 10, "retire": 2}
+    assert durations(HISTORY[:2]) == {}
+
+
+def test_the_switch_counts_from_the_last_commit() -> None:
+    """None where nothing was committed."""
+    assert commit_of(HISTORY) == 1767225665
+    assert commit_of(HISTORY[1:3]) is None
+
+
+@pytest.mark.real
+@pytest.mark.alone
+@pytest.mark.full
+@pytest.mark.timeout(500)
+async def test_the_demo_of_the_fleet_loses_nothing_and_refuses_the_bad_image() -> None:
+    """From nothing to the verdict: exit status 0, and the promised last line."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.cluster.demo"),
+        cwd=ROOT,
+        env={**os.environ, "KEEP": ""},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+    )
+    async with asyncio.timeout(450):
+        out, _ = await process.communicate()
+    told = json.loads(out.decode().splitlines()[-1])
+    assert process.returncode == 0, out.decode()
+    assert list(told) == [*KEYS, "hosts", "skew_s"]
+    assert told["hosts"] == 3
+    assert told["failed"] == {}
+    assert told["bad_image_refused"] is True
