@@ -23,7 +23,7 @@ Config = Annotated[
     typer.Option("--config", "-c", help="Settings file (default: $TIDEGATE_CONFIG, /etc/tidegate/tidegate.toml)"),
 ]
 Port = Annotated[
-    int | None, typer.Option("--api-port", help="Port of the agent's API (default: that of the settings, else 8405)")
+    int | None, typer.Option("--api-port", help="Port of the agent's API (default: of the settings, or 8405)")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why, for the record and its history.")]
@@ -136,39 +136,9 @@ def _knob(name: str, meaning: str, metavar: str = "DURATION") -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class Knobs:
-    """What differs from the settings' knobs of the app, or else from the defaults."""
+class Shape:
+    """How a rollout shall proceed: what differs from the app's settings, or else from the defaults."""
 
-    bake_time: Annotated[str | None, _knob("bake-time", "The old release stays warm at least [5m]")] = None
-    drain_idle: Annotated[
-        str | None, _knob("drain-idle", "Silence of the fleet after which nobody uses the old release [60s]")
-    ] = None
-    drain_timeout: Annotated[str | None, _knob("drain-timeout", "Longest time visitors keep the old release [30m]")] = (
-        None
-    )
-    min_healthy_time: Annotated[
-        str | None, _knob("min-healthy-time", "A host that is not up for this long after it switched has failed [10s]")
-    ] = None
-    progress_deadline: Annotated[
-        str | None, _knob("progress-deadline", "Longest time for each phase in which hosts work [10m]")
-    ] = None
-    promote_timeout: Annotated[str | None, _knob("promote-timeout", "Longest wait for `promote` [1h]")] = None
-    stop_grace_period: Annotated[str | None, _knob("stop-grace-period", "Time an old container has to end [10s]")] = (
-        None
-    )
-    lost_after: Annotated[str | None, _knob("lost-after", "A host not seen for this long is lost [60s]")] = None
-    max_lost: Annotated[str | None, _knob("max-lost", "Hosts that may be lost before the commit [10%]", "N|N%")] = None
-    max_failed: Annotated[
-        str | None, _knob("max-failed", "Hosts that may fail before the rollout does [0]", "N|N%")
-    ] = None
-    min_members: Annotated[str | None, _knob("min-members", "Fewer staged hosts are no fleet [1]", "N")] = None
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """How a rollout shall begin and proceed."""
-
-    reason: Reason = ""
     spec: Annotated[
         Path | None,
         typer.Option("--spec", help="Run spec, JSON or TOML (default: the settings' default_spec, else the last one)"),
@@ -182,12 +152,54 @@ class Order:
         typer.Option("--steps", help="Parts in order, the first is the canary: 10%,50%,100%", metavar="N|N%,..."),
     ] = None
     manual: Annotated[bool, typer.Option("--manual", help="Stage everywhere, then wait for `promote`.")] = False
+    force_source: Annotated[
+        bool, typer.Option("--force-source", help="Go on though hosts serve different releases.")
+    ] = False
+    bake_time: Annotated[
+        str | None, _knob("bake-time", "The old release stays warm at least (default: of the settings, or 5m)")
+    ] = None
+    drain_idle: Annotated[
+        str | None, _knob("drain-idle", "Silence of the fleet after which nobody uses the old release (default: 60s)")
+    ] = None
+    drain_timeout: Annotated[
+        str | None,
+        _knob("drain-timeout", "Longest time visitors keep the old release (default: of the settings, or 30m)"),
+    ] = None
+    min_healthy_time: Annotated[
+        str | None,
+        _knob(
+            "min-healthy-time",
+            "A host not up for this long after its switch has failed (default: of the settings, or 10s)",
+        ),
+    ] = None
+    progress_deadline: Annotated[
+        str | None, _knob("progress-deadline", "Longest time for each phase in which hosts work (default: 10m)")
+    ] = None
+    promote_timeout: Annotated[str | None, _knob("promote-timeout", "Longest wait for `promote` (default: 1h)")] = None
+    stop_grace_period: Annotated[
+        str | None,
+        _knob("stop-grace-period", "Time an old container has to end (default: of the settings, or 10s)"),
+    ] = None
+    lost_after: Annotated[str | None, _knob("lost-after", "A host not seen for this long is lost (default: 60s)")] = (
+        None
+    )
+    max_lost: Annotated[
+        str | None, _knob("max-lost", "Hosts that may be lost before the commit (default: 10%)", "N|N%")
+    ] = None
+    max_failed: Annotated[
+        str | None, _knob("max-failed", "Hosts that may fail before the rollout does (default: 0)", "N|N%")
+    ] = None
+    min_members: Annotated[str | None, _knob("min-members", "Fewer staged hosts are no fleet (default: 1)", "N")] = None
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Why a rollout begins, and what is to be done where another one is in progress."""
+
+    reason: Reason = ""
     queue: Annotated[bool, typer.Option("--queue", help="Wait for the end of the rollout in progress first.")] = False
     supersede: Annotated[
         bool, typer.Option("--supersede", help="Abort the rollout in progress first; only before its commit.")
-    ] = False
-    force_source: Annotated[
-        bool, typer.Option("--force-source", help="Go on though hosts serve different releases.")
     ] = False
 
 

@@ -6,7 +6,7 @@ from agent.adapters.consul_fleet import FleetReading, read_fleet
 from agent.cli.earlier import Earlier, earlier, of_recorded
 from agent.cli.follow import Aim, Verdict
 from agent.cli.history import read_history
-from agent.cli.options import Goal, Knobs, Order
+from agent.cli.options import Goal, Order, Shape
 from agent.cli.rolling import Errand, Wish, warn_without_coordinator, written
 from agent.cli.wish import SpecFrom, request_of, spec_of, strategy_of
 from agent.cli.words import clean
@@ -14,7 +14,7 @@ from agent.core.rollout import commands
 from agent.core.rollout.decision import Decision
 
 
-async def roll_back(errand: Errand, release: str | None, order: Order, knobs: Knobs, goal: Goal) -> Verdict:
+async def roll_back(errand: Errand, release: str | None, order: Order, shape: Shape, goal: Goal) -> Verdict:
     """
     Take back what is in progress, or begin the way to an earlier release.
 
@@ -29,9 +29,9 @@ async def roll_back(errand: Errand, release: str | None, order: Order, knobs: Kn
         words = f"rollout {record.generation} is being taken back"
         return await _end(errand, words, lambda: errand.follow(Goal.DONE, Aim.BACK))
     found = await _find(errand, reading, release)
-    spec = _spec(errand, order, found, record)
-    strategy = strategy_of(order, knobs, errand.session.app_settings)
-    end = await errand.begin(Wish(request_of(found.image, spec, order), strategy, order.queue, order.supersede))
+    spec = _spec(errand, shape, found, record)
+    strategy = strategy_of(shape, errand.session.app_settings)
+    end = await errand.begin(Wish(request_of(found.image, spec, shape), strategy, order.queue, order.supersede))
     if errand.record is None:
         return end
     words = f"rollout {errand.record.generation} goes back to {found.image}; spec: {spec.origin}"
@@ -45,12 +45,12 @@ async def _find(errand: Errand, reading: FleetReading, release: str | None) -> E
     return earlier(release, commands.current(reading.keys), history, reading.reports.values())
 
 
-def _spec(errand: Errand, order: Order, found: Earlier, record: Decision | None) -> SpecFrom:
+def _spec(errand: Errand, shape: Shape, found: Earlier, record: Decision | None) -> SpecFrom:
     """Choose the spec it had; where that is not recorded any more, what ``deploy`` would take."""
-    if order.spec is None and found.spec is not None:
+    if shape.spec is None and found.spec is not None:
         return SpecFrom(found.spec, "the one it had")
-    chosen = spec_of(order.spec, errand.session.app_settings, record)
-    return chosen if order.spec else SpecFrom(chosen.spec, f"{chosen.origin} (the one it had is not recorded)")
+    chosen = spec_of(shape.spec, errand.session.app_settings, record)
+    return chosen if shape.spec else SpecFrom(chosen.spec, f"{chosen.origin} (the one it had is not recorded)")
 
 
 async def _end(errand: Errand, words: str, follow: Callable[[], Awaitable[Verdict]]) -> Verdict:

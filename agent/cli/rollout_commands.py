@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agent.cli.options import Access, Following, Goal, Knobs, Order, Patience, Reason, spread
+from agent.cli.options import Access, Following, Goal, Order, Patience, Reason, Shape, spread
 
 if TYPE_CHECKING:
     from agent.cli.follow import Verdict
@@ -15,7 +15,7 @@ MINIMAL = Patience(detach=True)
 
 
 @spread
-def deploy(image: Image, order: Order, following: Following, knobs: Knobs, access: Access) -> None:
+def deploy(image: Image, order: Order, following: Following, shape: Shape, access: Access) -> None:
     """
     Move the whole fleet to IMAGE as one transaction, and follow it.
 
@@ -35,10 +35,10 @@ def deploy(image: Image, order: Order, following: Following, knobs: Knobs, acces
         from agent.adapters.consul_fleet import read_keys
 
         session = errand.session
-        strategy = strategy_of(order, knobs, session.app_settings)
+        strategy = strategy_of(shape, session.app_settings)
         before = current(await read_keys(session.client, session.app))
-        spec = spec_of(order.spec, session.app_settings, before)
-        end = await errand.begin(Wish(request_of(reference, spec, order), strategy, order.queue, order.supersede))
+        spec = spec_of(shape.spec, session.app_settings, before)
+        end = await errand.begin(Wish(request_of(reference, spec, shape), strategy, order.queue, order.supersede))
         if errand.record is None:
             return end
         began = f"rollout {errand.record.generation}: {reference} by {session.author}; spec: {spec.origin}"
@@ -79,7 +79,7 @@ def resume(access: Access, reason: Reason = "") -> None:
 def rollback(
     order: Order,
     following: Following,
-    knobs: Knobs,
+    shape: Shape,
     access: Access,
     release: Annotated[
         str | None,
@@ -99,7 +99,7 @@ def rollback(
         raise typer.BadParameter("--queue and --supersede exclude each other")
 
     async def doing(errand: "Errand") -> "Verdict":
-        return await roll_back(errand, release, order, knobs, following.wait)
+        return await roll_back(errand, release, order, shape, following.wait)
 
     run(access, following.patience, order.reason, doing)
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from agent.cli.host_commands import port_of
-from agent.cli.options import Access, Knobs, Order, Port, spread
+from agent.cli.options import Access, Port, Shape, spread
 
 Generation = Annotated[
     str | None, typer.Argument(metavar="[N]", help="Number of the rollout, as 12 or #12 [default: the last one]")
@@ -40,8 +40,7 @@ def status(
 
 @spread
 def plan(
-    order: Order,
-    knobs: Knobs,
+    shape: Shape,
     access: Access,
     image: Annotated[
         str | None, typer.Argument(metavar="[IMAGE]", help="What a deploy of it would do; without it: this host.")
@@ -67,10 +66,10 @@ def plan(
 
     async def planned() -> fleet_plan.RolloutPlan:
         async with open_session(access) as session:
-            strategy = strategy_of(order, knobs, session.app_settings)
+            strategy = strategy_of(shape, session.app_settings)
             view, _ = view_of(await look(session.client, session.app))
-            spec = spec_of(order.spec, session.app_settings, view.record)
-            return fleet_plan.plan(view, request_of(reference, spec, order), strategy, spec.origin)
+            spec = spec_of(shape.spec, session.app_settings, view.record)
+            return fleet_plan.plan(view, request_of(reference, spec, shape), strategy, spec.origin)
 
     found = asyncio.run(planned())
     if access.as_json:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from pydantic import ValidationError
 
-from agent.cli.options import Knobs, Order
+from agent.cli.options import Shape
 from agent.core.errors import FatalError
 from agent.core.names import ImageReference, parse_reference
 from agent.core.rollout.decision import Decision, Request
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 FROM_SETTINGS = ("bake_time", "drain_timeout", "min_healthy_time", "stop_grace_period")
 """Knobs of a rollout that an app's settings have as well."""
+KNOBS = frozenset(Strategy.model_fields) - {"steps", "waits_for_promote"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,29 +46,29 @@ def image_of(text: str) -> ImageReference:
         raise typer.BadParameter(str(exc), param_hint="IMAGE") from exc
 
 
-def strategy_of(order: Order, knobs: Knobs, app: "App | None") -> Strategy:
+def strategy_of(shape: Shape, app: "App | None") -> Strategy:
     """
     Put a strategy together: options over the app's settings over the defaults.
 
     Raises:
         typer.BadParameter: an option does not fit, or two of them exclude each other.
     """
-    if order.canary and order.steps:
+    if shape.canary and shape.steps:
         raise typer.BadParameter("--canary and --steps exclude each other: the first step is the canary")
     values: dict[str, Any] = {name: getattr(app.knobs, name) for name in FROM_SETTINGS} if app else {}
-    values |= {name: _value(name, text) for name, text in asdict(knobs).items() if text is not None}
-    if order.canary:
-        values["steps"] = (order.canary,)
-    elif order.steps:
-        values["steps"] = tuple(step.strip() for step in order.steps.split(","))
+    values |= {name: _value(name, text) for name, text in asdict(shape).items() if name in KNOBS and text}
+    if shape.canary:
+        values["steps"] = (shape.canary,)
+    elif shape.steps:
+        values["steps"] = tuple(step.strip() for step in shape.steps.split(","))
     if "steps" in values and "100%" in values["steps"][:-1]:
         raise typer.BadParameter("100% is the last step", param_hint="--steps")
     try:
-        return Strategy(**values, waits_for_promote=order.manual)
+        return Strategy(**values, waits_for_promote=shape.manual)
     except ValidationError as exc:
         problem = exc.errors(include_url=False, include_input=False)[0]
         where = str(problem["loc"][0]).replace("_", "-") if problem["loc"] else ""
-        hint = "--canary" if where == "steps" and order.canary else f"--{where}" if where else None
+        hint = "--canary" if where == "steps" and shape.canary else f"--{where}" if where else None
         raise typer.BadParameter(str(problem["msg"]).removeprefix("Value error, "), param_hint=hint) from exc
 
 
@@ -90,9 +91,9 @@ def spec_of(file: Path | None, app: "App | None", before: Decision | None) -> Sp
     return SpecFrom(RunSpec(), "empty (none is recorded, and no settings file here has one)")
 
 
-def request_of(image: ImageReference, spec: SpecFrom, order: Order) -> Request:
+def request_of(image: ImageReference, spec: SpecFrom, shape: Shape) -> Request:
     """Put a request together."""
-    return Request(image=image, spec=spec.spec, forces_source=order.force_source)
+    return Request(image=image, spec=spec.spec, forces_source=shape.force_source)
 
 
 def _read(file: Path) -> RunSpec:

@@ -2,18 +2,24 @@
 
 import ast
 import importlib.util
+import inspect
 import os
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import get_args
 
 import pytest
 from typer.main import get_command
 
 from agent.cli.main import cli
+from agent.cli.options import Shape
 from agent.config import load
+from agent.core.durations import parse_duration
 from agent.core.errors import FatalError
+from agent.core.rollout.strategy import Strategy
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
@@ -32,6 +38,25 @@ def _no_settings_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_configuration_page_is_what_the_models_say() -> None:
     """Run ``python docs/generate.py`` after a change of the settings."""
     assert (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8") == _generator().page()
+
+
+def test_the_command_line_page_is_what_the_commands_say() -> None:
+    """Run ``python docs/generate_cli.py`` after a change of a command or an option."""
+    assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == _generator("generate_cli").page()
+
+
+def test_the_knobs_of_deploy_are_those_of_a_rollout_with_their_defaults() -> None:
+    """Each one an option, and its help says the default that the record will hold."""
+    told = {}
+    for name, option in inspect.signature(Shape, eval_str=True).parameters.items():
+        text = get_args(option.annotation)[1].help
+        if (found := re.search(r"\(default: (?:of the settings, or )?([^)]*)\)", text)) and name != "spec":
+            told[name] = found[1]
+    defaults = {name: field.default for name, field in Strategy.model_fields.items()}
+    assert told.keys() == defaults.keys() - {"steps", "waits_for_promote"}
+    for name, text in told.items():
+        default = defaults[name]
+        assert default == (parse_duration(text) if isinstance(default, float) else type(default)(text)), name
 
 
 def test_every_setting_has_a_meaning() -> None:
@@ -146,11 +171,12 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         assert "://" in target or (page.parent / target).exists(), f"{page.name}: {target}"
 
 
-def _generator() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("docs_generate", ROOT / "docs" / "generate.py")
+def _generator(name: str = "generate") -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"docs_{name}", ROOT / "docs" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
 

@@ -4,10 +4,13 @@ import json
 import time
 
 import pytest
+from typer.testing import CliRunner
 
 from agent.cli.fleet_table import console, render
 from agent.cli.fleet_view import view_of
 from agent.cli.look import Look
+from agent.cli.main import cli
+from agent.cli.options import complete_app
 from agent.core.record import Phase
 from tests.contract.fakes.consul import FakeConsul
 from tests.lab.ports import free_port
@@ -280,3 +283,26 @@ async def _crowd(shop: Town, count: int) -> Look:
     live = {node: f"{node}-boot" for node in reports}
     reading = replace(seen.reading, reports=seen.reading.reports | reports, live=seen.reading.live | live)  # type: ignore[operator]
     return replace(seen, reading=reading)
+
+
+def test_init_shows_the_policies_without_a_consul() -> None:
+    """With --print; a name that is none is a usage error."""
+    shown = CliRunner().invoke(cli, ["init", "shop", "--print"])
+    assert shown.exit_code == 0, shown.output
+    assert [line for line in shown.stdout.splitlines() if line.startswith("# policy ")] == [
+        f"# policy tidegate-shop-{role}" for role in ("node", "coordinator", "operator", "read-only")
+    ]
+    assert 'key "shop/rollout" {' in shown.stdout
+    assert CliRunner().invoke(cli, ["init", "Shop!", "--print"]).exit_code == 2
+
+
+def test_the_shell_is_offered_the_apps_that_consul_knows(
+    shop: Town, op: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nothing where Consul does not answer."""
+    for name, value in op.env.items():
+        monkeypatch.setenv(name, value)
+    assert complete_app("sh") == [shop.app]
+    assert complete_app("x") == []
+    monkeypatch.setenv("CONSUL_HTTP_ADDR", f"127.0.0.1:{free_port()}")
+    assert complete_app("") == []

@@ -34,6 +34,8 @@ class FakeCatalog:
                 found = [each for each in self.services.values() if each["Service"]["Service"] == name]
                 shown = found if may_see(name) else []
                 return web.json_response(shown, headers={"X-Consul-Index": str(index)})
+            case ["status", "leader"]:
+                return web.json_response("127.0.0.1:8300")
             case ["session", "create"]:
                 session = str(uuid.uuid4())
                 self.sessions.add(session)
