@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import uuid
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -62,15 +63,15 @@ def staged(app: AppName, node: NodeName, source: RecordedRelease, target: Record
     green = (
         SlotReport(phase=SlotPhase.EMPTY, state=AdminState.MAINT, open_requests=0)
         if target is None
-        else _slot(target, SlotPhase.STAGED, AdminState.DRAIN)
+        else _slot(node, target, SlotPhase.STAGED, AdminState.DRAIN)
     )
     return NodeReport(
         app=app,
         node=node,
         instance=instance_of(node),
         agent="0.1.0",
-        generation=1,
-        seq=2,
+        generation=0 if target is None else 1,
+        seq=0 if target is None else 2,
         phase=SlotPhase.SERVING if target is None else SlotPhase.STAGED,
         summary=f"blue serving {source.image}" + (f", green staged {target.image}" if target else ""),
         is_ready=True,
@@ -78,16 +79,16 @@ def staged(app: AppName, node: NodeName, source: RecordedRelease, target: Record
         old_workers=0,
         wants=source.image,
         holds=target.image if target else "",
-        slots={SlotName.BLUE: _slot(source, SlotPhase.SERVING, AdminState.READY), SlotName.GREEN: green},
+        slots={SlotName.BLUE: _slot(node, source, SlotPhase.SERVING, AdminState.READY), SlotName.GREEN: green},
     )
 
 
 def instance_of(node: NodeName) -> str:
     """Return a host's agent instance id."""
-    return f"6e4f680a-8655-40c9-a7cf-8c9f9d9a9de6.{node}"
+    return f"{uuid.uuid5(uuid.NAMESPACE_DNS, node)}.1795549123456"
 
 
-def _slot(release: RecordedRelease, phase: SlotPhase, state: AdminState) -> SlotReport:
+def _slot(node: NodeName, release: RecordedRelease, phase: SlotPhase, state: AdminState) -> SlotReport:
     waits = state is AdminState.DRAIN
     return SlotReport(
         phase=phase,
@@ -96,7 +97,7 @@ def _slot(release: RecordedRelease, phase: SlotPhase, state: AdminState) -> Slot
         digest=release.image.partition("@")[2],
         pin=release.pin,
         generation=1,
-        container="7fa671277047",
+        container=uuid.uuid5(uuid.NAMESPACE_DNS, f"{node}.{release.release}").hex[:12],
         state=state,
         is_up=not waits,
         is_staged=waits,

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from agent.adapters.consul_fleet import FleetReading, read_fleet, read_keys
@@ -37,6 +37,7 @@ class FleetStory:
     fleet: Fleet
     began_with: str
     """The image that served."""
+    _begun: list[Command] = field(default_factory=list)
 
     @property
     def version(self) -> str:
@@ -85,7 +86,7 @@ class FleetStory:
 
     async def begin(self, image: str, *options: str) -> Command:
         """Deploy and return at once; the command runs on."""
-        return await self.fleet.begin("deploy", image, *self._common(), *KNOBS, *options)
+        return await self.start("deploy", image, *KNOBS, *options)
 
     async def command(self, name: str, *options: str) -> Said:
         """Give another command (promote, abort, rollback, pause, resume), and follow it as it does by itself."""
@@ -93,7 +94,9 @@ class FleetStory:
 
     async def start(self, name: str, *options: str) -> Command:
         """Give another command and return at once."""
-        return await self.fleet.begin(name, *self._common(), *options)
+        command = await self.fleet.begin(name, *self._common(), *options)
+        self._begun.append(command)
+        return command
 
     async def reading(self) -> FleetReading:
         """Read everything, with the management token."""
@@ -175,7 +178,8 @@ class FleetStory:
         entries = "\n".join(json.dumps(entry) for entry in (await self.history())[-8:])
         reports = "\n".join(f"{node}: {report.summary}" for node, report in (await self.reading()).reports.items())
         logs = "\n".join(each.agent.log_tail(8) for each in self.fleet.coordinators.values() if each.agent.alive)
-        return f"{entries}\n{reports}\n{logs}"
+        ended = [await each.said() for each in self._begun if each.process.returncode is not None]
+        return f"{entries}\n{reports}\n{logs}\n{ended}"
 
 
 def version_of(image: str) -> str:
