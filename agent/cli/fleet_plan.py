@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
+from agent.cli.columns import columns
 from agent.cli.fleet_view import FleetView
 from agent.cli.words import clean, slot_words
 from agent.core.durations import format_duration
@@ -147,9 +147,9 @@ def render(found: RolloutPlan) -> RenderableType:
     head = Text(f"rollout {found.generation}: {found.image} from {found.source}")
     if found.ends:
         return Group(head, Text(f"would end at once: {clean(found.ends)}", style="red"))
-    table = Table("host", "switches with", "what", "waits for", box=None, pad_edge=False)
-    for host in found.hosts:
-        table.add_row(*(Text(clean(cell)) for cell in (host.node, host.step, host.what, host.waits_for)))
+    cells = [(host.node, host.step, host.what, host.waits_for) for host in found.hosts]
+    rows = [[Text(clean(cell)) for cell in row] for row in cells]
+    table = columns(("host", "switches with", "what", "waits for"), rows)
     steps = " > ".join(strategy.all_steps)
     gates = " (the first waits for `promote`)" if strategy.has_canary else ""
     manual = ", waits for `promote` before the commit" if strategy.waits_for_promote else ""

@@ -63,7 +63,7 @@ def _print(view: FleetView, *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(document(view)))
     else:
-        console().print(render(view))
+        console().print(render(view), crop=False)
 
 
 async def _watch(access: Access) -> None:

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 from rich.console import Console, Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
+from agent.cli.columns import columns
 from agent.cli.fleet_view import Bar, FleetView, Row
 from agent.cli.words import ago, asked_for, clean, left, short, slot_words
 from agent.core.durations import format_duration
@@ -97,23 +97,22 @@ def _bar(bar: Bar) -> Text:
     return mark.append(f" {bar.done}/{bar.total}")
 
 
-def _table(rows: tuple[Row, ...]) -> Table:
+def _table(rows: tuple[Row, ...]) -> RenderableType:
     has_zones = any(row.zone for row in rows)
     names = ["host", *(["zone"] if has_zones else []), "phase", "blue", "green", "open", "idle", "reason"]
-    table = Table(*names, box=None, pad_edge=False)
-    for row in rows:
-        idle = "" if row.idle_s is None else format_duration(row.idle_s)
-        cells = [
-            Text(row.node),
-            *([Text(row.zone)] if has_zones else []),
-            Text(row.phase, style=_STYLES.get(row.phase, "yellow")),
-            *(Text(slot_words(row.slots.get(slot))) for slot in SlotName),
-            Text("" if row.open_requests is None else str(row.open_requests)),
-            Text(idle),
-            Text(clean(row.reason)),
-        ]
-        table.add_row(*cells)
-    return table
+    return columns(names, [_cells(row, has_zones) for row in rows])
+
+
+def _cells(row: Row, has_zones: bool) -> list[Text]:
+    return [
+        Text(row.node),
+        *([Text(row.zone)] if has_zones else []),
+        Text(row.phase, style=_STYLES.get(row.phase, "yellow")),
+        *(Text(slot_words(row.slots.get(slot))) for slot in SlotName),
+        Text("" if row.open_requests is None else str(row.open_requests)),
+        Text("" if row.idle_s is None else format_duration(row.idle_s)),
+        Text(clean(row.reason)),
+    ]
 
 
 def _notes(view: FleetView) -> Iterator[RenderableType]:

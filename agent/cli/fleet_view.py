@@ -51,7 +51,7 @@ class Bar:
     total: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)  # as Look
 class FleetView:
     """All of it at one time."""
 

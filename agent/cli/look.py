@@ -26,7 +26,7 @@ class Lock:
     epoch: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)  # asyncio.run() would print the whole of it into an error it drops
 class Look:
     """What Consul shows of an app's fleet at one time."""
 

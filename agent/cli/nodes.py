@@ -4,9 +4,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.console import RenderableType
-from rich.table import Table
 from rich.text import Text
 
+from agent.cli.columns import columns
 from agent.cli.look import Look
 from agent.cli.words import clean
 from agent.core.names import NodeName
@@ -68,7 +68,7 @@ def render(nodes: tuple[Node, ...]) -> RenderableType:
     """Lay them out."""
     has_zones = any(each.zone for each in nodes)
     names = ["host", *(["zone"] if has_zones else []), "address", "agent", "version", "role", "report", "acted on", ""]
-    table = Table(*names, box=None, pad_edge=False)
+    rows = []
     for each in nodes:
         state = (
             "leaving" if each.is_leaving else "" if each.is_ready is None else "ready" if each.is_ready else "not ready"
@@ -76,8 +76,8 @@ def render(nodes: tuple[Node, ...]) -> RenderableType:
         cells = [each.node, *([each.zone] if has_zones else []), each.address, each.agent, each.version, each.role]
         styles = {"passing": "green", "critical": "red", "not registered": "red"}
         texts = [Text(clean(cell), style=styles.get(cell, "")) for cell in (*cells, each.report, each.acted_on, state)]
-        table.add_row(*texts)
-    return table
+        rows.append(texts)
+    return columns(names, rows)
 
 
 def documents(nodes: tuple[Node, ...]) -> list[dict[str, Any]]:

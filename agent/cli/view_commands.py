@@ -75,7 +75,7 @@ def plan(
     if access.as_json:
         typer.echo(json.dumps(fleet_plan.document(found)))
     else:
-        console().print(fleet_plan.render(found))
+        console().print(fleet_plan.render(found), crop=False)
     raise typer.Exit(0 if found.goes else 1)
 
 
@@ -137,7 +137,7 @@ def nodes(access: Access) -> None:
     if access.as_json:
         typer.echo(json.dumps(documents(found)))
         return
-    console().print(render(found) if found else f"no agent of {seen.app} is known")
+    console().print(render(found) if found else f"no agent of {seen.app} is known", crop=False)
     for note in seen.notes:
         typer.echo(f"! {note}")
 

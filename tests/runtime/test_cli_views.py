@@ -255,19 +255,17 @@ def test_a_token_that_may_not_look_is_told_so() -> None:
         ) or "Permission denied" in str(op("deploy", "shop:b", CONSUL_HTTP_TOKEN=tokens[0]).exception)
 
 
-def test_a_thousand_hosts_are_laid_out_within_a_second(shop: Town) -> None:
-    """Rows and bars; a terminal shows those that need a look first."""
+def test_a_thousand_hosts_are_laid_out_in_no_time(shop: Town) -> None:
+    """All of them, uncut; a terminal shows those that need a look first."""
     look = shop.do(_crowd(shop, 1000))
-    began = time.perf_counter()
-    view, _ = view_of(look)
-    with console().capture() as captured:
-        pass
     screen = console()
+    began = time.process_time()
+    view, _ = view_of(look)
     with screen.capture() as captured:
-        screen.print(render(view))
-    took = time.perf_counter() - began
+        screen.print(render(view), crop=False)
+    took = time.process_time() - began
     assert len(captured.get().splitlines()) > 1000
-    assert took < 5, f"{took:.2f} s on a machine that is shared"
+    assert took < 0.5, f"{took:.2f} s"
     with screen.capture() as captured:
         screen.print(render(view, rows_max=10))
     assert "... and 993 more hosts" in captured.get()
