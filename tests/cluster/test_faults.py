@@ -21,6 +21,8 @@ pytestmark = [
     pytest.mark.asyncio(loop_scope="session"),
 ]
 FORWARD = (Phase.STAGING, Phase.READY, Phase.AWAITING_PROMOTION, Phase.BAKING, Phase.RETIRING)
+PATIENT = ("--progress-deadline", "3m")
+"""A rollout that stands still for longer than its deadline is taken back: Consul is away for a minute here."""
 WATCHDOG = "[Service]\nWatchdogSec=8\n"
 each_disaster = pytest.mark.parametrize("disaster", DISASTERS, ids=lambda disaster: disaster.name.replace(" ", "-"))
 
@@ -31,7 +33,7 @@ async def test_in_switching(story: ClusterStory, shelf: Shelf, disaster: Disaste
     web = story.cluster.machine("web-3")
     target = shelf.other(story.version)
     async with story.traffic() as traffic:
-        await story.deploy(target, "--manual", "--wait", "promotion")
+        await story.deploy(target, "--manual", "--wait", "promotion", *PATIENT)
         await _shorten_watchdog(web, disaster)
         await web.freeze()
         promoted = await story.command("promote", "--reason", "a test", "--detach")
@@ -73,7 +75,7 @@ async def test_in_every_other_phase(story: ClusterStory, shelf: Shelf, phase: Ph
         await _shorten_watchdog(web, disaster)
         await until_ready(web)
         began_at = time.monotonic()
-        await story.deploy(target, "--canary", "1", "--detach")
+        await story.deploy(target, "--canary", "1", "--detach", *PATIENT)
         await _advance(story, phase)
         if "watchdog" in disaster.name:
             await web.freeze()
