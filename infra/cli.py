@@ -11,6 +11,7 @@ from rich.console import Console
 from infra.aws import Aws
 from infra.config import StackConfig, load
 from infra.errors import AwsError, ConfigError, InfraError
+from infra.machine.commands import machine
 from infra.records import Zone
 from infra.stacks import Proposal, Stack
 
@@ -19,6 +20,7 @@ cli = typer.Typer(
 )
 dns = typer.Typer(no_args_is_help=True, help="The private names of the Consul servers.")
 cli.add_typer(dns, name="dns")
+cli.add_typer(machine, name="machine")
 
 Env = Annotated[str, typer.Option("--env", "-e", help="Environment by name, or the path of a TOML file.")]
 Name = Annotated[str | None, typer.Option("--stack", help="Name of the stack [default: that of the environment].")]

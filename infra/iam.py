@@ -25,9 +25,13 @@ class Roles:
 
 
 def build(config: StackConfig, dns: Dns) -> Roles:
-    """Return both tiers' roles and instance profiles."""
+    """
+    Return both tiers' roles and instance profiles.
+
+    Consul servers pull nothing, but their coordinators ask the registry which digest a tag stands for.
+    """
     web = _role("WebRole", [*_both(WEB_GROUP), _read_parameters("shared", "web"), *_pull(config.app)])
-    consul = _role("ConsulRole", [*_both(CONSUL_GROUP), _keep_parameters(), *_names(config, dns)])
+    consul = _role("ConsulRole", [*_both(CONSUL_GROUP), _keep_parameters(), *_names(config, dns), *_pull(config.app)])
     for_web = iam.InstanceProfile("WebProfile", Roles=[Ref(web)])
     for_consul = iam.InstanceProfile("ConsulProfile", Roles=[Ref(consul)])
     return Roles(for_web, for_consul, (web, consul, for_web, for_consul))

@@ -61,6 +61,9 @@ def shared_settings(config: StackConfig, net: network.Network, names: dns.Dns) -
         "initial_image": "${InitialImage}",
         "launch_hook": LAUNCH_HOOK,
         "leave_hook": LEAVE_HOOK,
+        # Below the hooks' own times: so the host itself says how it ended.
+        "launch_timeout_s": config.web.boot_minutes * 60 - 60,
+        "leave_timeout_s": config.web.drain_minutes * 60 - 30,
         "app": app,
     }
     zones = Join(" ", list(net.zones))

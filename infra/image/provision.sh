@@ -2,8 +2,9 @@
 # Turn a stock Debian 12/13 or Ubuntu 22.04/24.04 into a web host or a Consul server. Run it as root; it may be run
 # again, and then changes only what differs. The AMI, user-data and the local cluster's image all use it.
 #
-#   provision.sh web|consul [--consul FILE] [--wheels DIR]
+#   provision.sh web|consul|aws [--consul FILE] [--wheels DIR]
 #
+#   aws             for an AMI: all that both roles need; which one it is, an instance learns at its first boot
 #   --consul FILE   a Consul binary to install, where neither PATH nor apt has one
 #   --wheels DIR    a directory of wheels to install Tidegate from, without asking PyPI
 #
@@ -27,7 +28,7 @@ have() { command -v "$1" >/dev/null; }
 
 arguments() {
     role=${1:-}
-    [[ $role == web || $role == consul ]] || fail "usage: provision.sh web|consul [--consul FILE] [--wheels DIR]"
+    [[ $role =~ ^(web|consul|aws)$ ]] || fail "usage: provision.sh web|consul|aws [--consul FILE] [--wheels DIR]"
     shift
     while [[ $# -gt 0 ]]; do
         case $1 in
@@ -40,6 +41,9 @@ arguments() {
     [[ $EUID -eq 0 ]] || fail "needs root"
     have apt-get || fail "this is neither Debian nor Ubuntu"
 }
+
+serves() { [[ $role != consul ]]; }
+coordinates() { [[ $role != web ]]; }
 
 # --- packages ------------------------------------------------------------------------------------------------
 
@@ -59,10 +63,12 @@ python_package() { # the newest of the distribution's that is new enough
 packages() {
     # procps: units reload with /bin/kill.
     local wanted=(ca-certificates procps) missing=() name
-    if [[ $role == web ]]; then
+    if serves; then
         wanted+=(haproxy)
         have dockerd || wanted+=(docker.io)
     fi
+    # The registry's credentials, asked for at each pull.
+    if [[ $role == aws ]]; then wanted+=(amazon-ecr-credential-helper); fi
     if ! ls $home/bin/python >/dev/null 2>&1; then
         apt-get update -qq
         name=$(python_package)
@@ -96,7 +102,7 @@ user() { # user NAME HOME
 users() {
     user tidegate /var/lib/tidegate
     user consul /var/lib/consul
-    if [[ $role == web ]]; then
+    if serves; then
         # Whoever may use Docker's socket is root in effect: docs/security.md.
         usermod -a -G docker tidegate
     fi
@@ -115,15 +121,18 @@ tidegate() {
     local wanted
     wanted=$(cd "$source_dir" && find agent haproxy infra pyproject.toml -type f -not -name '*.pyc' -print0 | sort -z |
         xargs -0 sha256sum | sha256sum)
+    local extra=
+    if [[ $role == aws ]]; then extra="[infra]"; fi
+    wanted+=$extra
     if [[ ! -e $home/.installed || $(<$home/.installed) != "$wanted" ]]; then
         say "installing Tidegate into $home"
         if [[ -n $wheels ]]; then
             pip+=(--no-index --find-links "$wheels")
-            "${pip[@]}" --upgrade tidegate
+            "${pip[@]}" --upgrade "tidegate$extra"
             # The version may be the same, and what it holds another one.
             "${pip[@]}" --force-reinstall --no-deps tidegate
         else
-            "${pip[@]}" --upgrade "$source_dir"
+            "${pip[@]}" --upgrade "$source_dir$extra"
             "${pip[@]}" --force-reinstall --no-deps "$source_dir"
         fi
         echo "$wanted" >"$home/.installed"
@@ -170,21 +179,24 @@ PYTHON
 
 units() {
     local unit wanted=(tidegate-agent.service)
-    if [[ $role == web ]]; then
-        wanted+=(consul-client.service tidegate-drain.service)
-    else
-        wanted+=(consul-server.service)
-    fi
+    if serves; then wanted+=(consul-client.service tidegate-drain.service); fi
+    if coordinates; then wanted+=(consul-server.service); fi
+    if [[ $role == aws ]]; then wanted+=(tidegate-boot.service tidegate-leave.service); fi
     for unit in "${wanted[@]}"; do
         install_file "$source_dir/systemd/$unit" "/etc/systemd/system/$unit" 0644
     done
-    if [[ $role == web ]]; then
+    if serves; then
         install_file "$source_dir/systemd/haproxy.service.d/tidegate.conf" \
             /etc/systemd/system/haproxy.service.d/tidegate.conf 0644
         wanted+=(haproxy.service docker.service)
     fi
     # Enabled, not started: each needs settings that are this host's own.
     if [[ -d /run/systemd/system ]]; then systemctl daemon-reload; fi
+    if [[ $role == aws ]]; then
+        # The others are enabled at the first boot, when the role is known; HAProxy's package has enabled it.
+        systemctl disable -q haproxy.service
+        wanted=(tidegate-boot.service docker.service)
+    fi
     systemctl enable -q "${wanted[@]}"
 }
 
@@ -194,6 +206,10 @@ consul
 users
 tidegate
 directories
-if [[ $role == web ]]; then docker_settings; fi
+if serves; then docker_settings; fi
 units
-say "this is a $role host now; write $etc/tidegate.toml and $etc/consul.toml, then start the units"
+if [[ $role == aws ]]; then
+    say "this can be an image of AWS now"
+else
+    say "this is a $role host now; write $etc/tidegate.toml and $etc/consul.toml, then start the units"
+fi

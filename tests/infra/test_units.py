@@ -16,7 +16,11 @@ EXPOSURE = {
     "consul-client.service": 1.9,
     "consul-server.service": 1.9,
     "tidegate-agent.service": 1.4,
+    # It writes files of several users, and starts units.
+    "tidegate-boot.service": 2.6,
     "tidegate-drain.service": 1.9,
+    # It reads what only root may.
+    "tidegate-leave.service": 2.2,
     # It opens its port as root; the distribution's unit alone: 9.6.
     "haproxy.service": 4.1,
 }

@@ -1,0 +1,281 @@
+"""The boot of machines against moto's parameters and names, and a real Consul server with ACLs."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.stub import Stubber
+
+from agent.adapters.consul_policies import Role, policy
+from agent.core.names import AppName
+from infra.aws import Aws
+from infra.errors import AwsError, InfraError
+from infra.machine import vault as names
+from infra.machine.boot import SERVER_UNITS, WEB_UNITS, Boot, leave
+from infra.machine.consul import ConsulError, ConsulServer
+from infra.machine.files import ETC, File
+from infra.machine.tls import Bundle, make
+from infra.machine.vault import Vault
+from tests.infra.cases import ROOT
+from tests.infra.conftest import REGION
+from tests.infra.machines import BUNDLE, SETTINGS, machine
+from tests.lab.ports import free_port
+from tests.lab.process import ServerProcess, eventually, listens
+
+pytestmark = [pytest.mark.infra, pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("aws")]
+
+
+@dataclass
+class Notes:
+    """A machine on which nothing is really done."""
+
+    files: dict[str, str] = field(default_factory=dict)
+    units: list[str] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+    signals: Stubber | None = None
+
+    def install(self, files: Iterable[File]) -> None:
+        self.files |= {str(file.path.relative_to(ETC)): file.text for file in files}
+
+    def start(self, units: Sequence[str]) -> None:
+        self.units += units
+
+
+class Clock:
+    """Time that passes only while somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture(scope="module")
+def ssm(aws: None) -> Any:
+    return boto3.client("ssm", REGION)
+
+
+@pytest.fixture
+def vault(ssm: Any, request: pytest.FixtureRequest) -> Vault:
+    clock = Clock()
+    stack = request.node.name.replace("[", "-").replace("]", "")
+    return Vault(ssm, stack, sleep=clock.sleep, clock=clock)
+
+
+def test_the_first_to_choose_a_secret_wins_for_all(vault: Vault) -> None:
+    assert vault.claim(names.GOSSIP_KEY, lambda: "one") == "one"
+    assert vault.claim(names.GOSSIP_KEY, lambda: "two") == "one"
+
+
+def test_of_two_that_choose_at_the_same_time_one_wins(vault: Vault) -> None:
+    def slow() -> str:
+        # Between looking and writing, another machine writes.
+        vault.claim(names.GOSSIP_KEY, lambda: "faster")
+        return "slower"
+
+    assert vault.claim(names.GOSSIP_KEY, slow) == "faster"
+
+
+def test_secrets_are_encrypted(vault: Vault, ssm: Any) -> None:
+    vault.claim(names.NODE_TOKEN, names.new_token)
+    found = ssm.get_parameter(Name=f"/tidegate/{vault.stack}/{names.NODE_TOKEN}")["Parameter"]
+    assert found["Type"] == "SecureString"
+
+
+def test_a_secret_that_never_comes_ends_the_boot_with_its_name(vault: Vault) -> None:
+    with pytest.raises(AwsError, match=r"/web/node-token was not written within 600 s"):
+        vault.wait(names.NODE_TOKEN, deadline_s=600)
+
+
+def test_a_bundle_fits_into_a_parameter_and_comes_back(vault: Vault) -> None:
+    assert Bundle.unpack(vault.claim(names.CERTIFICATE, BUNDLE.pack)) == BUNDLE
+
+
+def expects_signal() -> tuple[Any, Stubber]:
+    """Return a CloudFormation that takes one signal of the machine; moto takes none."""
+    api = boto3.client("cloudformation", REGION)
+    stub = Stubber(api)
+    sent = {
+        "StackName": "final-project",
+        "LogicalResourceId": "ConsulServers",
+        "UniqueId": "i-01",
+        "Status": "SUCCESS",
+    }
+    stub.add_response("signal_resource", {}, sent)
+    stub.activate()
+    return api, stub
+
+
+def boot_of(vault: Vault, role: str, host: Notes, consul: ConsulServer) -> Boot:
+    api, host.signals = expects_signal()
+    return Boot(
+        machine=machine(role),
+        vault=vault,
+        aws=Aws(REGION, {"cloudformation": api}),
+        host=host,
+        consul=consul,
+        policies=ROOT / "agent" / "policies",
+        say=host.said.append,
+        make_bundle=lambda: BUNDLE,
+    )
+
+
+def settle(vault: Vault, **changed: str) -> dict[str, Any]:
+    settings = {**SETTINGS, **changed}
+    vault.ssm.put_parameter(Name=f"/tidegate/{vault.stack}/shared/settings", Type="String", Value=json.dumps(settings))
+    return settings
+
+
+def test_a_web_host_waits_for_its_secrets_and_then_starts(vault: Vault) -> None:
+    settle(vault)
+    for name, value in {
+        names.GOSSIP_KEY: "gossip", names.AUTHORITY: "ca", names.WEB_AGENT_TOKEN: "agent", names.NODE_TOKEN: "node",
+    }.items():  # fmt: skip
+        vault.claim(name, lambda value=value: value)  # type: ignore[misc]
+    host = Notes()
+    boot_of(vault, "web", host, ConsulServer()).run()
+    assert host.files["consul.token"] == "node"
+    assert host.files["consul-agent.token"] == "agent"
+    assert tuple(host.units) == WEB_UNITS
+
+
+def test_a_web_host_without_settings_says_so(vault: Vault) -> None:
+    with pytest.raises(InfraError, match="shared/settings was not written"):
+        boot_of(vault, "web", Notes(), ConsulServer()).run()
+
+
+@dataclass
+class Cluster:
+    """One real Consul server with ACLs that nobody has bootstrapped."""
+
+    address: str
+    node: str
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
+    node, port = machine().node, free_port()
+    config = {
+        "server": True,
+        "bootstrap_expect": 1,
+        "node_name": node,
+        "bind_addr": "127.0.0.1",
+        "data_dir": str(tmp_path / "data"),
+        "ports": {"http": port, "dns": -1, "grpc": -1, "serf_wan": -1, "serf_lan": free_port(), "server": free_port()},
+        "acl": {"enabled": True, "default_policy": "deny"},
+        "performance": {"raft_multiplier": 1},
+    }
+    (tmp_path / "consul.json").write_text(json.dumps(config))
+    process = ServerProcess(
+        ["consul", "agent", "-config-file", str(tmp_path / "consul.json")], log=tmp_path / "consul.log"
+    )
+    try:
+        await process.start(lambda: listens(port), deadline_s=20)
+        yield Cluster(f"http://127.0.0.1:{port}", node)
+    finally:
+        process.kill()
+
+
+@pytest.fixture
+def zone_id(aws: None, request: pytest.FixtureRequest) -> str:
+    vpc = boto3.client("ec2", REGION).create_vpc(CidrBlock="10.43.0.0/16")["Vpc"]["VpcId"]
+    made = boto3.client("route53", REGION).create_hosted_zone(
+        Name="cs90", CallerReference=request.node.name, VPC={"VPCRegion": REGION, "VPCId": vpc}
+    )
+    return str(made["HostedZone"]["Id"]).rpartition("/")[2]
+
+
+@pytest.mark.real
+async def test_consul_servers_make_every_token_and_may_do_so_again(
+    vault: Vault, cluster: Cluster, zone_id: str
+) -> None:
+    settle(vault, zone_id=zone_id, initial_image="cfortier/cs90:a")
+    hosts = [Notes(), Notes()]
+    for host in hosts:
+        await asyncio.to_thread(boot_of(vault, "consul", host, ConsulServer(cluster.address)).run)
+    assert hosts[0].files == hosts[1].files
+    assert tuple(hosts[0].units) == SERVER_UNITS
+    assert "cs90/active/image is cfortier/cs90:a" in hosts[0].said
+    assert "cs90/active/image is cfortier/cs90:a" not in hosts[1].said
+    assert "this server votes" in hosts[0].said
+    for host in hosts:
+        assert host.signals is not None
+        host.signals.assert_no_pending_responses()
+    # What a web host will find is a token that Consul knows, with the rights of a node and no others.
+    node = ConsulServer(cluster.address, token=vault.get(names.NODE_TOKEN) or "")
+    assert node.ask("GET", "kv/cs90/active/image")
+    with pytest.raises(ConsulError, match="403"):
+        node.ask("PUT", "kv/cs90/active/image", b"evil:1")
+    node.ask("PUT", "kv/cs90-status/nodes/web-1", b"{}")
+    operator = ConsulServer(cluster.address, token=vault.get(names.OPERATOR_TOKEN) or "")
+    assert operator.ask("PUT", "kv/cs90/stage/image", b"cfortier/cs90:b")
+    reader = ConsulServer(cluster.address, token=vault.get(names.READ_ONLY_TOKEN) or "")
+    with pytest.raises(ConsulError, match="403"):
+        reader.ask("PUT", "kv/cs90/stage/image", b"x")
+    listed = boto3.client("route53", REGION).list_resource_record_sets(HostedZoneId=zone_id)["ResourceRecordSets"]
+    assert [(each["Name"], each["ResourceRecords"][0]["Value"]) for each in listed if each["Type"] == "CNAME"] == [
+        ("consul.us-east-1a.cs90.", "ip-10-43-1-1.ec2.internal")
+    ]
+
+
+@pytest.mark.real
+async def test_a_server_that_died_while_bootstrapping_goes_on_where_it_was(
+    vault: Vault, cluster: Cluster, zone_id: str
+) -> None:
+    settle(vault, zone_id=zone_id)
+
+    class Dying(ConsulServer):
+        def policy(self, name: str, rules: str) -> None:
+            raise ConsulError(f"died before {name}: {len(rules)}")
+
+    with pytest.raises(ConsulError, match="died before"):
+        await asyncio.to_thread(boot_of(vault, "consul", Notes(), Dying(cluster.address)).run)
+    assert vault.get(names.AUTHORITY) is None  # so no web host goes on yet
+    await asyncio.to_thread(boot_of(vault, "consul", Notes(), ConsulServer(cluster.address)).run)
+    assert vault.get(names.AUTHORITY) == "authority\n"
+
+
+@pytest.mark.real
+async def test_a_server_that_leaves_gives_its_name_back_and_tries_every_step(
+    vault: Vault, cluster: Cluster, zone_id: str
+) -> None:
+    """The last step, completing the hook, finds no group in moto: it says so and nothing breaks."""
+    settle(vault, zone_id=zone_id)
+    boot = boot_of(vault, "consul", Notes(), ConsulServer(cluster.address))
+    await asyncio.to_thread(boot.run)
+    host = Notes()
+    await asyncio.to_thread(leave, boot_of(vault, "consul", host, ConsulServer(cluster.address)), "leave")
+    assert host.said == [
+        "- consul.us-east-1a.cs90 (was ip-10-43-1-1.ec2.internal)",
+        "left Consul",
+        "the leave hook is complete",
+    ]
+
+    async def is_gone() -> bool:
+        return not await listens(int(cluster.address.rpartition(":")[2]))
+
+    assert await eventually(is_gone, deadline_s=20)
+
+
+@pytest.mark.real
+def test_the_authority_and_certificate_are_made_with_consuls_own_tool() -> None:
+    from tests.lab.tools import tool
+
+    bundle = make(tool("consul"), days=2)
+    assert bundle.certificate.startswith("-----BEGIN CERTIFICATE")
+    assert len(bundle.pack()) <= names.LIMIT_BYTES
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_policies_are_those_of_the_agent(role: Role) -> None:
+    text = (ROOT / "agent" / "policies" / f"{role}.hcl").read_text().replace("{app}", "cs90")
+    assert text == policy(role, AppName("cs90"))
