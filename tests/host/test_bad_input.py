@@ -95,7 +95,7 @@ async def test_a_bad_value_is_named_and_changes_nothing(served: Story, shelf: Sh
         assert phase_of(report, shelf.a) is SlotPhase.SERVING
         assert report.is_ready
         assert await Visitor(one.target).ask() == "a"
-        assert_harmless(report.model_dump_json(), await one.cli("status"), one.agent.log.read_text())
+        assert_harmless(report.model_dump_json(), await one.cli("status", "--local"), one.agent.log.read_text())
         assert len(max(report.notes, key=len)) < 500, "a note is as long as the junk"
     finally:
         await _put_back(served, key, before)
@@ -178,10 +178,10 @@ async def test_releases_that_are_no_good_are_refused_one_after_another(
         await served.consul.put(f"{served.app}/stage/image", image)
         report = await one.until(partial(_has_failed, said=said))
         assert await Visitor(one.target).ask() == "a"
-        assert_harmless(report.model_dump_json(), await one.cli("status"), one.agent.log.read_text())
+        assert_harmless(report.model_dump_json(), await one.cli("status", "--local"), one.agent.log.read_text())
     report = await one.until(lambda report: "<script>" in " ".join(_lines(report)))
     assert any("[bold]loud[/bold]" in line and "<script>" in line for line in _lines(report)), "shown as it is written"
-    assert "[bold]loud[/bold]" in " ".join((await one.cli("status")).split())
+    assert "[bold]loud[/bold]" in " ".join((await one.cli("status", "--local")).split())
     await served.consul.put(f"{served.app}/stage/image", shelf.a)
     await one.until(lambda report: phase_of(report, shelf.a) is SlotPhase.SERVING and len(_images(report)) == 1)
 
