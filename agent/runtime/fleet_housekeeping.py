@@ -38,8 +38,10 @@ class Housekeeping:
             return
         self._at = now
         try:
-            await self._remove_reports(fence)
-            await self._remove_documents(reading, fence)
+            if not _is_under_way(reading):
+                # Until then a report says that its host left on purpose: without it, it would count as lost.
+                await self._remove_reports(fence)
+                await self._remove_documents(reading, fence)
         except TidegateError as exc:
             log.warning("fleet.not_tidied", app=self.app, error=str(exc))
 
@@ -53,7 +55,7 @@ class Housekeeping:
     async def _remove_documents(self, reading: FleetReading, fence: Fence) -> None:
         """Remove lists of members that no rollout needs any more, and audit entries of rollouts long past."""
         record = reading.record
-        if record is None or not record.phase.is_terminal or record.generation <= self._tidied:
+        if record is None or record.generation <= self._tidied:
             return
         listing = await self.client.list(keys.rollouts(self.app))
         ops = [Op(Verb.DELETE, entry.key) for entry in listing.entries if _of(entry.key) <= record.generation]
@@ -70,6 +72,10 @@ class Housekeeping:
         if not isinstance(result, TxnDone):
             log.warning("fleet.not_tidied", app=self.app, error=result.what)
         return isinstance(result, TxnDone)
+
+
+def _is_under_way(reading: FleetReading) -> bool:
+    return reading.record is not None and not reading.record.phase.is_terminal
 
 
 def _of(key: str) -> int:

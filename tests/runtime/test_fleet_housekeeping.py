@@ -97,6 +97,16 @@ async def test_the_report_of_a_host_gone_for_an_hour_is_removed(house: House) ->
     assert await house.left(reports) == ["web-1"]
 
 
+async def test_nothing_is_cleared_away_while_a_rollout_is_under_way(house: House) -> None:
+    """A host that left on purpose says so in its report: without it the rollout would count it as lost."""
+    key = keys.rollout(house.town.app)
+    await house.town.client.put(key, record(Phase.BAKING))
+    await house.has_read(key)
+    await house.tidy_after(0)
+    await house.tidy_after(GONE_S + 2)
+    assert await house.left(keys.node_reports(house.town.app)) == ["web-1", "web-2"]
+
+
 async def test_the_report_of_a_host_that_is_just_back_stays(house: House) -> None:
     """It wrote another one in the moment before: the one that was read is not there any more."""
     app = house.town.app
