@@ -163,6 +163,8 @@ write() { # write FILE MODE, from standard input, only if it differs
 }
 
 docker_settings() {
+    local before
+    before=$(cat /etc/docker/daemon.json 2>/dev/null || true)
     # A daemon.json that is there belongs to the administrator: only what Tidegate needs is added to it.
     "$home/bin/python" - <<'PYTHON'
 import json, pathlib
@@ -173,6 +175,10 @@ if wanted != before:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(wanted, indent=2) + "\n")
 PYTHON
+    # An engine that runs already takes it up without a restart.
+    if [[ -d /run/systemd/system && $before != "$(cat /etc/docker/daemon.json)" ]]; then
+        systemctl reload docker 2>/dev/null || true
+    fi
 }
 
 # --- units -----------------------------------------------------------------------------------------------------
