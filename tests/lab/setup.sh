@@ -252,6 +252,19 @@ bring_machine_base() { # a bare Debian for the cluster's machines, where the Hub
         "$cache/machine-base.tar" || fail "cannot make the machines' base"
 }
 
+# --- AWS's own command line ------------------------------------------------------------------------------------
+
+bring_awscli() { # only plays against moto; its botocore is another one than boto3's, so it has a place of its own
+    if have aws || [[ -x $cache/awscli/bin/aws ]]; then return; fi
+    say "installing awscli into $cache (the tests of infra/ run its commands against a stand-in)"
+    { "$PWD/.venv/bin/python" -m venv --clear "$cache/awscli" &&
+        "$cache/awscli/bin/pip" install -qq --disable-pip-version-check awscli==1.46.3 &&
+        "$cache/awscli/bin/aws" --version >/dev/null; } || {
+        rm -rf "$cache/awscli"
+        say "cannot install awscli: the tests that need it are skipped"
+    }
+}
+
 # --- the base of the PHP page ----------------------------------------------------------------------------------
 
 bring_debootstrap() {
@@ -286,3 +299,4 @@ bring_consul
 bring_php_base
 bring_machine_base
 bring_compose
+bring_awscli
