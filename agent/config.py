@@ -208,7 +208,7 @@ class Settings(BaseSettings):
         """The apps whose rollouts this agent may coordinate."""
         if not self.coordinator:
             return ()
-        return self.coordinates or tuple(app.name for app in self.apps)
+        return tuple(dict.fromkeys(self.coordinates)) or tuple(app.name for app in self.apps)
 
     @property
     def hard_stop_after_s(self) -> float:

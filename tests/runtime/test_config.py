@@ -43,6 +43,10 @@ def refusal(file: Path) -> str:
         (f'[consul]\naddress = "consul:8500"\n{MINIMAL}', "consul.address: "),
         (f"[api]\nport = 0\n{MINIMAL}", "api.port: "),
         (f"{MINIMAL}[apps.default_spec]\nimage = 1\n", "apps.0.default_spec.image: unknown key"),
+        ("coordinator = true", "coordinates: name the apps, as this host has none of its own"),
+        (f'coordinates = ["shop"]\n{MINIMAL}', "coordinates: only a coordinator does (coordinator = true)"),
+        ('coordinator = true\ncoordinates = ["Shop!"]', "coordinates.0: app name 'Shop!' must be"),
+        (f'{MINIMAL}[docker]\ninsecure_registries = ["http://x"]', "docker.insecure_registries.0: "),
         ("node = \n", "is no TOML: "),
     ],
 )
@@ -115,3 +119,18 @@ def test_old_haproxy_workers_never_outlive_the_longest_visit(file: Path) -> None
     assert load(file).hard_stop_after_s == 600
     file.write_text(f'[haproxy]\nhard_stop_after = "1m"\n{MINIMAL}')
     assert load(file).hard_stop_after_s == 60
+
+
+@pytest.mark.parametrize(
+    ("text", "apps"),
+    [
+        (MINIMAL, ()),
+        (f"coordinator = true\n{MINIMAL}", ("shop",)),
+        (f'coordinator = true\ncoordinates = ["till"]\n{MINIMAL}', ("till",)),
+        ('coordinator = true\ncoordinates = ["shop", "till", "shop"]', ("shop", "till")),
+    ],
+)
+def test_a_coordinator_coordinates_its_own_app_or_those_it_names(file: Path, text: str, apps: tuple[str, ...]) -> None:
+    """Each once; who is none coordinates nothing."""
+    file.write_text(text)
+    assert load(file).coordinated == apps
