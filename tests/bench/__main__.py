@@ -5,7 +5,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from tests.bench import deploy, latency, proxy, rest, watching
+from tests.bench import deploy, latency, proxy, rest, scale, skew, watching
 from tests.bench.figures import Figure, table, write
 
 OUT = Path("build/bench.json")
@@ -14,6 +14,8 @@ _SUITES: dict[str, Callable[[], Awaitable[list[Figure]]]] = {
     "deploy": deploy.measure,
     "rest": rest.measure,
     "watching": watching.measure,
+    "scale": scale.measure,
+    "skew": skew.measure,
     "proxy": lambda: proxy.measure(proxy.Rounds()),
 }
 
