@@ -105,7 +105,7 @@ async def test_what_needs_no_report_is_not_waited_for(town: Town) -> None:
     listing = await town.client.list(keys.histories(town.app))
     entries = [json.loads(entry.value) for entry in listing.entries]
     times = {entry["to"]: datetime.fromisoformat(entry["at"]) for entry in reversed(entries)}
-    assert (times[Phase.SWITCHING] - times[Phase.READY]).total_seconds() < 0.25
+    assert (times[Phase.SWITCHING] - times[Phase.READY]).total_seconds() < 0.8, "a pause is at least 1 s"
 
 
 async def test_a_write_whose_answer_was_lost_is_told_once_and_not_done_again(town: Town) -> None:
