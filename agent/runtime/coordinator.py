@@ -246,7 +246,7 @@ class Coordinator:
         if attempt is None:
             return
         wanted = attempt.change.record
-        if record is not None and (*record.version, record.epoch) == (*wanted.version, wanted.epoch):
+        if record == wanted:
             self._tell(attempt.change, self.clock() - attempt.began)
             return
         log.warning(

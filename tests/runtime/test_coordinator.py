@@ -19,8 +19,10 @@ from agent.core import keys
 from agent.core.errors import ImagePullError
 from agent.core.names import Digest, ImageReference, parse_node
 from agent.core.record import Phase
-from agent.core.rollout.commands import abort
-from agent.runtime.coordinator import Coordinator
+from agent.core.rollout.advance import advance
+from agent.core.rollout.commands import abort, pause
+from agent.core.rollout.fleet import Fleet
+from agent.runtime.coordinator import Coordinator, _Attempt
 from agent.runtime.leader import Leader, Terms
 from agent.runtime.wake import Wake
 from tests.contract.consul_suite import new_app
@@ -121,6 +123,24 @@ async def test_a_write_whose_answer_was_lost_is_told_once_and_not_done_again(tow
     told = [(line["generation"], line["seq"]) for line in logs if line["event"] == "rollout.advanced"]
     assert told == [(1, seq) for seq in range(1, last.seq + 1)]
     assert not [line for line in logs if line["event"] == "rollout.refused"]
+
+
+async def test_a_command_that_was_faster_is_not_taken_for_the_coordinators_own_write(town: Town) -> None:
+    """A pause has the number and the epoch that the coordinator's change would have had."""
+    coordinator = made(town, Registry())
+    await begin(town)
+    before = await read_fleet(town.client, town.app)
+    assert before.record is not None
+    change = advance(before.record, Fleet(), 1.0).change
+    assert change is not None
+    await town.write(pause(before.keys, BY), before)
+    record = (await read_fleet(town.client, town.app)).record
+    assert record is not None
+    assert (record.version, record.epoch) == (change.record.version, change.record.epoch)
+    coordinator._unsure = _Attempt(change, "index is stale", 0.0)
+    with capture_logs() as logs:
+        coordinator._find_out(record)
+    assert [line["event"] for line in logs] == ["rollout.refused"]
 
 
 async def test_a_refusal_that_nobody_else_caused_is_not_tried_again_and_again(town: Town) -> None:
