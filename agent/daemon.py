@@ -29,7 +29,7 @@ from agent.config import Settings
 from agent.coordinators import make_coordinators, new_identity, run_coordinator, views_of
 from agent.core.errors import FatalError
 from agent.core.keys import Known, Outcome
-from agent.core.report import HostView, Identity, report_of
+from agent.core.report import HostView, Identity, report_of, with_times
 from agent.http.api import Source, make_app
 from agent.http.serving import listen
 from agent.instances import follow_life
@@ -163,7 +163,8 @@ def _compose(outside: _Outside, group: asyncio.TaskGroup, between: Between) -> _
     journal = Journal(settings.state_dir / f"{app.name}.journal.json")
 
     def show(view: HostView) -> None:
-        before, report = outside.reporter.latest, report_of(view, outside.identity)
+        before = outside.reporter.latest
+        report = with_times(report_of(view, outside.identity), before, time.time())
         outside.reporter.publish(report)
         if before is None or before.summary != report.summary:
             outside.notifier.status(report.summary)

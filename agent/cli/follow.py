@@ -129,6 +129,8 @@ def verdict(view: FleetView, followed: Followed) -> Verdict | None:
         return Verdict(Exit.ERROR, "gone", words)
     if record.generation > followed.generation:
         return None  # its history tells
+    if record.is_needless:
+        return Verdict(Exit.DONE, record.phase, f"rollout {record.generation} had nothing to do: {clean(record.why)}")
     if record.phase.is_terminal:
         return ended(followed, record.phase, record.why)
     if followed.aim is Aim.BACK:

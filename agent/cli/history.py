@@ -36,6 +36,8 @@ class Entry(BaseModel):
     active: str = ""
     """In the entry of ``adopt``."""
     lines: tuple[str, ...] = ()
+    hosts: dict[str, float] = Field(default_factory=dict)
+    """Since when each host had done what the change waited for: Unix seconds of its own clock."""
 
     @field_validator("was", "phase", mode="before")
     @classmethod

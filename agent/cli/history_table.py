@@ -9,10 +9,12 @@ from rich.table import Table
 from rich.text import Text
 
 from agent.cli.history import Entry, Rollout
+from agent.cli.history_hosts import host_times, steps
 from agent.cli.words import clean, short
 from agent.core.durations import format_duration
 from agent.core.record import Phase
 
+HOSTS_MAX = 30
 _STYLES = {Phase.SUCCESSFUL: "green", Phase.ROLLBACK_FAILED: "bold red"}
 
 
@@ -46,7 +48,7 @@ def timeline(rollout: Rollout, members: tuple[str, ...]) -> RenderableType:
         parts.append(Text(f"from {last.source or 'nothing'} to {last.target or 'nothing'}"))
     if members:
         parts.append(Text(f"{len(members)} host(s): {', '.join(members[:20])}{' ...' if len(members) > 20 else ''}"))
-    parts += [_changes(rollout), _phases(rollout)]
+    parts += [_changes(rollout), _phases(rollout), *_hosts(rollout)]
     if rollout.lines:
         parts.append(Text("last log lines of what failed:", style="dim"))
         parts += [Text(f"  {clean(line)}", style="dim") for line in rollout.lines]
@@ -77,10 +79,24 @@ def document(rollout: Rollout, members: tuple[str, ...] | None = None) -> dict[s
         return head
     return head | {
         "members": list(members),
+        "hosts": [
+            {"node": each.node, "staged_s": _rounded(each.staged_s), "switched_s": _rounded(each.switched_s)}
+            for each in host_times(rollout)
+        ],
+        "steps": [
+            {"hosts": step.hosts, "skew_s": _rounded(step.skew_s), "last_s": _rounded(step.last_s)}
+            for step in steps(rollout)
+        ],
         "phases": [{"phase": phase, "took_s": took} for phase, took in rollout.phases],
-        "entries": [entry.model_dump(mode="json", exclude={"generation", "lines"}) for entry in rollout.entries],
+        "entries": [
+            entry.model_dump(mode="json", exclude={"generation", "lines", "hosts"}) for entry in rollout.entries
+        ],
         "lines": list(rollout.lines),
     }
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
 
 
 def _changes(rollout: Rollout) -> Table:
@@ -99,6 +115,28 @@ def _step(entry: Entry) -> str:
 def _phases(rollout: Rollout) -> Text:
     took = [f"{phase} {format_duration(seconds)}" for phase, seconds in rollout.phases if seconds is not None]
     return Text(f"took: {', '.join(took)}" if took else "", style="dim")
+
+
+def _hosts(rollout: Rollout) -> list[RenderableType]:
+    times = host_times(rollout)
+    if not times:
+        return []
+    laid = Table("host", "staged after", "switched after", box=None, pad_edge=False)
+    for each in times[:HOSTS_MAX]:
+        laid.add_row(Text(each.node), Text(_after(each.staged_s)), Text(_after(each.switched_s)))
+    parts: list[RenderableType] = [laid]
+    if len(times) > HOSTS_MAX:
+        parts.append(Text(f"and {len(times) - HOSTS_MAX} more, which were faster", style="dim"))
+    for step in steps(rollout):
+        words = (
+            f"{step.hosts} host(s) switched within {_after(step.skew_s)} of each other, the last {_after(step.last_s)}"
+        )
+        parts.append(Text(f"{words} after the commit", style="dim"))
+    return parts
+
+
+def _after(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds * 1000:.0f}ms" if abs(seconds) < 10 else f"{seconds:.1f}s"
 
 
 def _when(at: datetime, *, with_date: bool = True) -> str:

@@ -67,6 +67,8 @@ class SlotReport(_Document):
     """Seconds since the last request, rounded down to 5; only for a slot that does not get new visitors."""
     lines: tuple[str, ...] = ()
     """Last log lines of a container that failed."""
+    since: float | None = None
+    """When it was first seen so (release, state, up, staged): Unix seconds of the host's own clock."""
 
 
 class FailureReport(_Document):
@@ -200,6 +202,20 @@ def report_of(view: HostView, identity: Identity) -> NodeReport:
         failures={key: _failure(known) for key, known in sorted(view.plan.memory.failures.items())},
         slots={slot: _slot(view, slot) for slot in SlotName},
     )
+
+
+def with_times(report: NodeReport, before: NodeReport | None, now: float) -> NodeReport:
+    """Return *report* with the time since when each slot is as it is; *now* in Unix seconds of the host."""
+    slots = {}
+    for slot, shown in report.slots.items():
+        was = before.slots.get(slot) if before is not None else None
+        is_same = was is not None and _standing(was) == _standing(shown)
+        slots[slot] = shown.model_copy(update={"since": was.since if was is not None and is_same else round(now, 3)})
+    return report.model_copy(update={"slots": slots})
+
+
+def _standing(shown: SlotReport) -> tuple[object, ...]:
+    return shown.release, shown.state, shown.is_up, shown.is_staged
 
 
 def _failure(known: Failure) -> FailureReport:

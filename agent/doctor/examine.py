@@ -4,11 +4,11 @@ from agent.adapters.docker import DockerAdapter
 from agent.adapters.haproxy import HaproxySocket
 from agent.config import Settings
 from agent.daemon import proxy_paths
-from agent.registration import make_consul
 from agent.doctor.consul import check_consul
 from agent.doctor.finding import Finding
 from agent.doctor.haproxy import check_haproxy
 from agent.doctor.host import check_disk, check_docker, check_subnet
+from agent.registration import make_consul
 
 
 async def examine(settings: Settings) -> list[Finding]:

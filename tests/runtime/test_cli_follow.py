@@ -101,6 +101,14 @@ def test_a_deploy_ends_where_it_was_asked_to(phase: Phase, goal: Goal, code: Exi
     assert (end.code if end else None) == code
 
 
+def test_what_serves_already_is_a_success_with_nothing_to_do() -> None:
+    """A pipeline that runs again deploys what it deployed before."""
+    needless = a_record(Phase.ABORTED, target=release("a"), why="shop:a is what serves already")
+    end = verdict(a_view(needless), Followed(7))
+    assert end is not None
+    assert (end.code, end.words) == (Exit.DONE, "rollout 7 had nothing to do: shop:a is what serves already")
+
+
 @pytest.mark.parametrize(
     ("phase", "code"),
     [

@@ -1,7 +1,7 @@
 """What an advance or a command comes to in Consul: one guarded transaction with its audit entry (S13)."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -60,6 +60,8 @@ class Change:
     members: tuple[NodeName, ...] | None = None
     lines: tuple[str, ...] = ()
     """Last log lines of a container that failed."""
+    times: Mapping[NodeName, float] = field(default_factory=dict)
+    """When each host had done what this change waited for: Unix seconds of the host's own clock."""
     checks_active: bool = False
     """Only if ``active/image`` is as it was read."""
 
@@ -123,6 +125,8 @@ def audit_of(change: Change, *, by: str, now: float) -> dict[str, object]:
             entry[name] = release.image
     if record.request is not None:
         entry |= {"image": record.request.image, "author": record.author, "reason": record.reason}
+    if change.times:
+        entry["hosts"] = dict(sorted(change.times.items()))
     if change.lines:
         entry["lines"] = list(change.lines[-LINES_MAX:])
     return entry

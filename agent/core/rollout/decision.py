@@ -78,6 +78,12 @@ class Decision(RolloutRecord):
         return self.phase in BEFORE_COMMIT
 
     @property
+    def is_needless(self) -> bool:
+        """Whether it ended because its target is what served already."""
+        both = self.source is not None and self.target is not None
+        return self.phase is Phase.ABORTED and both and self.source.release == self.target.release  # type: ignore[union-attr]
+
+    @property
     def is_last_step(self) -> bool:
         """Whether the step under way takes in every host."""
         return self.step >= len(self.strategy.all_steps) - 1

@@ -33,7 +33,7 @@ def start_or_wait(turn: Turn) -> Change | None:
     except UnclearSourceError as exc:
         turn.wait(str(exc), until=record.deadline)
     if target is not None and source is not None and source.release == target.release:
-        return ended(turn, Phase.ABORTED, "aborted", f"{target.image} is what serves already")
+        return ended(turn, Phase.ABORTED, "nothing to do", f"{target.image} is what serves already", target=target)
     members = _free_hosts(turn, target)
     if problem is not None or (turn.waits and turn.is_late):
         why = problem or f"not begun in time: {in_words(tuple(turn.waits))}"
@@ -86,7 +86,8 @@ def stage_or_wait(turn: Turn) -> Change | None:
         return begin_abort(turn, f"not staged within progress_deadline: {in_words(tuple(turn.waits))}")
     why = f"{len(staged)} host(s) staged{_without(turn)}"
     counted = {*staged, *(host.node for host in (*turn.concerned, *turn.lost))}
-    return replace(turn.enters(Phase.READY, "all hosts are staged", why), members=tuple(sorted(counted)))
+    change = turn.enters(Phase.READY, "all hosts are staged", why)
+    return replace(change, members=tuple(sorted(counted)), times=turn.times_of(turn.concerned))
 
 
 def commit_or_wait(turn: Turn) -> Change | None:
@@ -129,10 +130,12 @@ def switch_or_wait(turn: Turn) -> Change | None:
         return begin_rollback(turn, f"not switched within progress_deadline: {in_words(tuple(turn.waits))}")
     why = f"{record.strategy.all_steps[record.step]} of the hosts switched{_without(turn)}"
     if record.is_last_step:
-        return turn.enters(Phase.BAKING, "all hosts have switched", why)
-    if record.phase is Phase.CANARY:
-        return turn.enters(Phase.AWAITING_PROMOTION, "the canary serves", why)
-    return _enter_step(turn, record.step + 1, turn.fleet.members, why)
+        change = turn.enters(Phase.BAKING, "all hosts have switched", why)
+    elif record.phase is Phase.CANARY:
+        change = turn.enters(Phase.AWAITING_PROMOTION, "the canary serves", why)
+    else:
+        change = _enter_step(turn, record.step + 1, turn.fleet.members, why)
+    return replace(change, times=turn.times_of(step))
 
 
 def promote_or_wait(turn: Turn) -> Change | None:

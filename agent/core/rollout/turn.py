@@ -69,6 +69,11 @@ class Turn:
         allowed = hosts_of(self.record.strategy.max_failed, len(self.fleet.members))
         return found if len(found) > allowed or len(found) == len(hosts) else ()
 
+    def times_of(self, hosts: tuple[Host, ...]) -> dict[NodeName, float]:
+        """Return since when each of *hosts* has the target as it has it now, by the host's own clock."""
+        held = {host.node: slot[1] for host in hosts if (slot := host.slot_of(self.record.target)) is not None}
+        return {node: slot.since for node, slot in held.items() if slot.since is not None}
+
     def is_excused(self, host: Host) -> bool:
         """Whether a host has failed within ``max_failed``: it is not waited for."""
         return failed(host, self.record) is not None
@@ -106,9 +111,9 @@ class Turn:
                 return self.now + strategy.progress_deadline
 
 
-def ended(turn: Turn, phase: Phase, what: str, why: str) -> Change:
+def ended(turn: Turn, phase: Phase, what: str, why: str, **changes: object) -> Change:
     """End the rollout: both mirrors become what is left (none for a failed rollback or without a source)."""
-    change = turn.enters(phase, what, why)
+    change = turn.enters(phase, what, why, **changes)
     final = change.record.final
     if final is None or turn.record.phase is Phase.PENDING:
         return change
