@@ -11,7 +11,9 @@ export KEEP
 
 STAGES := $(PY) -m tests.lab.stages --budget-s $(TEST_BUDGET_S)
 WITH_DOCKER := tests/lab/with-docker.sh $(PY) -m tests.lab.with_docker
-PYTEST_UNIT := $(PY) -m pytest -q -n 2 -m "not real and not full and not infra"
+PYTEST_UNIT := $(PY) -m pytest -q -n 2 -m "not real and not full and not infra and not fleet"
+# Fleets in virtual time: all processor, no servers.
+PYTEST_FLEET := $(PY) -m pytest -q -n 2 -m "fleet and not full"
 # AWS played by moto, and cfn-lint: nothing waits for Docker.
 PYTEST_INFRA := $(PY) -m pytest -q -n 2 --dist loadfile -m "infra and not real and not full"
 # What mostly waits shares the machine; what sends traffic has it alone.
@@ -21,7 +23,7 @@ PYTEST_ALONE := $(PY) -m pytest -q -m "real and not full and alone and not clust
 PYTEST_CLUSTER := $(PY) -m pytest -q -m "cluster and not full"
 PYTEST_FULL := $(PY) -m pytest -q -m full --timeout 900
 
-.PHONY: help setup venv demo demo-host cluster cluster-down cluster-scale test test-all check bench clean
+.PHONY: help setup venv demo demo-host cluster cluster-down cluster-scale test test-all check simulate bench clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,11 +58,15 @@ check: venv ## format, lint, types, import layers, unit tests (under 90 s, no se
 
 test: setup ## check, then everything on the real servers
 	@$(STAGES) "check=$(MAKE) --no-print-directory check" 'infra=$(PYTEST_INFRA)' \
+		'fleet=$(PYTEST_FLEET)' \
 		'shared=$(WITH_DOCKER) $(PYTEST_SHARED)' 'alone=$(WITH_DOCKER) $(PYTEST_ALONE)' \
 		'cluster=$(WITH_DOCKER) $(PYTEST_CLUSTER)'
 
 test-all: test ## test, then the long runs
 	@$(WITH_DOCKER) env HYPOTHESIS_PROFILE=random $(PYTEST_FULL)
+
+simulate: venv ## simulate rollouts under faults: SEEDS=300, from FIRST=0, on HOSTS hosts; the last line is JSON
+	@$(PY) -m tests.fleet.simulate --seeds $(or $(SEEDS),300) --first $(or $(FIRST),0) $(if $(HOSTS),--hosts $(HOSTS))
 
 bench: ## measure speed and memory
 	@tests/lab/setup.sh bench

@@ -50,14 +50,15 @@ DEEDS: dict[str, Callable[[FleetWorld, Node], None]] = {
 def befall(world: FleetWorld, name: str) -> None:
     """Let one deed happen now."""
     node = _some(world)
-    if node is not None:
+    if node is not None and not world.is_healed:
         world.faults += 1
         world.note(f"fault {name} ({node.name})")
         DEEDS[name](world, node)
 
 
 def heal(world: FleetWorld) -> None:
-    """End all faults that last."""
+    """End all faults that last, and let no more come."""
+    world.is_healed = True
     world.registry_is_away = False
     if world.consul.is_away:
         world.consul.set_away(is_away=False)

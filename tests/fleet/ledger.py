@@ -130,8 +130,9 @@ class Ledger:
         if moves and record.phase not in NEXT.get(before.phase, set()):
             name = "S10" if before.phase is Phase.ROLLING_BACK or before.phase.is_terminal else "S4"
             self.breach(name, f"rollout {record.generation} went from {before.phase} to {record.phase}")
-        advances = (moves and record.phase not in TAKEN_BACK) or record.threshold != before.threshold
-        held = before.flags.paused and record.flags.paused and not before.flags.aborted
+        fails = record.phase in TAKEN_BACK and record.phase is not Phase.ROLLBACK_FAILED
+        advances = (moves and not (fails and before.flags.aborted)) or record.threshold != before.threshold
+        held = before.flags.paused and not before.flags.aborted
         goes_back = before.phase in (Phase.ABORTING, Phase.ROLLING_BACK)
         if held and advances and not goes_back:
             self.breach("S11", f"paused rollout {record.generation} went from {before.phase} to {record.phase}")

@@ -45,6 +45,8 @@ class Node:
     """For ever."""
     leaving: bool = False
     boot_wait_s: float = 15.0
+    machine: int = 0
+    """Tells it from another one of the same name."""
     boots: int = 0
     starts: int = 0
     app: App = field(init=False)
@@ -97,7 +99,7 @@ class Node:
     @property
     def instance(self) -> str:
         """Instance id of the agent."""
-        return f"{self.name}.{id(self) % 9973}.{self.boots}.{self.starts}"
+        return f"{self.name}.{self.machine}.{self.boots}.{self.starts}"
 
     def _behaviour(self, reference: str) -> str:
         behaviour = behaviour_of(reference)
@@ -216,8 +218,9 @@ class Node:
         again = acted and plan.actions == self._last_actions
         self._last_actions = plan.actions
         self._tick_at(self.now + (0.5 if again else 0.002) if acted else max(plan.look_again_at, self.now + 0.002))
-        if not self.agent.confirmed:
-            self._tick_at(self.agent.began + self.boot_wait_s + 0.01)
+        boot_wait_ends = self.agent.began + self.boot_wait_s + 0.01
+        if not self.agent.confirmed and boot_wait_ends > self.now:
+            self._tick_at(boot_wait_ends)
         self.follow_docker()
         self._probe_later()
         self.at.ticked(self)

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from agent.core.record import Phase
 from agent.core.rollout import commands
@@ -15,6 +15,9 @@ from tests.fleet.world import FleetBug, FleetWorld
 
 PHASES = (*Phase,)
 LONGEST_S = 900.0
+REST_S = 180.0
+"""Longest time for hosts to come to rest: a `drain_timeout`, and the checks and pulls around it."""
+JOINS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,24 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Setting:
+    """What is wanted of a scenario beside its seed; what is None is drawn from it."""
+
+    hosts: int | None = None
+    deploys: int | None = None
+    images: tuple[str, ...] = ()
+    """To deploy, one after the other."""
+    faults: tuple[tuple[Phase, str], ...] | None = None
+    """Deeds, each shortly after its phase is entered."""
+    is_churning: bool | None = None
+    """Hosts join all the time."""
+    bug: FleetBug = field(default_factory=FleetBug)
+    traces: bool = False
+    stops_at: str = ""
+    """End at the first breach of this invariant."""
+
+
+@dataclass(frozen=True, slots=True)
 class Script:
     """What is known of a scenario before it begins."""
 
@@ -40,40 +61,45 @@ class Script:
     is_first_deploy: bool
     deploys: int
     faults: int
+    is_churning: bool
 
     @classmethod
-    def of(cls, rng: random.Random, hosts: int | None) -> "Script":
+    def of(cls, rng: random.Random, setting: Setting) -> "Script":
         """Draw one."""
-        count = rng.choice((3, 3, 4, 5, 6, 8, 12, 20))
-        return cls(
-            hosts=hosts or count,
+        drawn = cls(
+            hosts=rng.choice((3, 3, 4, 5, 6, 8, 12, 20)),
             coordinators=rng.choice((2, 3, 3)),
-            is_first_deploy=rng.random() < 0.1,
+            is_first_deploy=rng.random() < 0.1 and not setting.images,
             deploys=rng.choice((1, 1, 2)),
             faults=rng.choice((0, 1, 2, 3, 4, 6)),
+            is_churning=rng.random() < 0.05,
+        )
+        return replace(
+            drawn,
+            hosts=drawn.hosts if setting.hosts is None else setting.hosts,
+            deploys=drawn.deploys if setting.deploys is None else setting.deploys,
+            is_churning=drawn.is_churning if setting.is_churning is None else setting.is_churning,
         )
 
 
-def run_seed(
-    seed: int,
-    *,
-    hosts: int | None = None,
-    bug: FleetBug | None = None,
-    traces: bool = False,
-    faults: tuple[str, ...] | None = None,
-) -> Outcome:
+def run_seed(seed: int, setting: Setting | None = None) -> Outcome:
     """Run one scenario to its end and judge it."""
-    world = FleetWorld(seed, bug or FleetBug(), traces)
-    script = Script.of(world.rng, hosts)
+    setting = setting or Setting()
+    world = FleetWorld(seed, setting.bug, setting.traces)
+    script = Script.of(world.rng, setting)
     _boot(world, script)
-    _plan_faults(world, script, faults)
+    _plan_faults(world, script, setting)
     world.on_phase.append(lambda record: _promote(world, record))
     for number in range(script.deploys):
-        world.note(f"deploy {number + 1} of {script.deploys}")
-        _deploy(world)
-        world.clock.run(world.clock.now + LONGEST_S, stop=_ended(world))
+        image = setting.images[number % len(setting.images)] if setting.images else image_of(world.rng)
+        world.note(f"deploy {number + 1} of {script.deploys}: {image}")
+        world.operator("deployer").deploy(image, strategy_of(world.rng))
+        world.clock.run(world.clock.now + LONGEST_S, stop=_ended(world, setting.stops_at))
+        if setting.stops_at in world.breaches:
+            return outcome_of(world)
         world.clock.run(world.clock.now + world.rng.uniform(0, 15))
-    return finish(world)
+    finish(world)
+    return outcome_of(world)
 
 
 def _boot(world: FleetWorld, script: Script) -> None:
@@ -94,23 +120,27 @@ def _boot(world: FleetWorld, script: Script) -> None:
     world.traffic.begin(crowd(world.traffic.rng, 6 + min(14, script.hosts // 2)))
 
 
-def _deploy(world: FleetWorld) -> None:
-    image, strategy = image_of(world.rng), strategy_of(world.rng)
-    world.operator("deployer").deploy(image, strategy)
-
-
-def _ended(world: FleetWorld) -> Callable[[], bool]:
+def _ended(world: FleetWorld, stops_at: str = "") -> Callable[[], bool]:
     began = world.clock.now
 
     def ended() -> bool:
+        if stops_at in world.breaches:
+            return True
         return not world.ledger.in_progress and world.clock.now - began > 12.0
 
     return ended
 
 
-def _plan_faults(world: FleetWorld, script: Script, names: tuple[str, ...] | None) -> None:
-    chosen = names if names is not None else tuple(world.rng.choice(tuple(DEEDS)) for _ in range(script.faults))
-    for name in chosen:
+def _plan_faults(world: FleetWorld, script: Script, setting: Setting) -> None:
+    if script.is_churning:
+        for number in range(JOINS):
+            world.clock.after(8.0 * number, lambda: befall(world, "join"))
+    if setting.faults is not None:
+        for phase, name in setting.faults:
+            _at_phase(world, phase, world.rng.uniform(0.3, 3.0), name)
+        return
+    for _ in range(script.faults):
+        name = world.rng.choice(tuple(DEEDS))
         delay_s = world.rng.choice((0.01, 0.05, 0.3, 1.0, 3.0, 8.0)) * world.rng.uniform(0.5, 1.5)
         if world.rng.random() < 0.4:
             world.clock.after(world.rng.uniform(0, 110), lambda name=name: befall(world, name))  # type: ignore[misc]
@@ -139,7 +169,7 @@ def _promote(world: FleetWorld, record: Decision) -> None:
         world.clock.after(world.rng.uniform(1, 12), lambda: operator.give("promote", commands.promote))
 
 
-def finish(world: FleetWorld) -> Outcome:
+def finish(world: FleetWorld) -> None:
     """End all faults, wait for rest within bounds, and judge what is left."""
     heal(world)
     world.note("all faults end")
@@ -148,11 +178,16 @@ def finish(world: FleetWorld) -> Outcome:
         world.needs_adoption = False
     world.clock.run(world.clock.now + LONGEST_S, stop=_ended(world))
     world.traffic.is_over = True
-    end = world.clock.now + 300.0
+    end = world.clock.now + REST_S
     while world.clock.now < end and not at_rest(world):
         world.clock.run(world.clock.now + 10.0)
     for name, what in (*unsettled(world), *orphans(world)):
         world.breach(name, what)
+
+
+def outcome_of(world: FleetWorld) -> Outcome:
+    """End a world, and add up what it came to."""
+    world.close()
     ends: dict[str, int] = {}
     for rollout in world.ledger.rollouts.values():
         ends[rollout.record.phase] = ends.get(rollout.record.phase, 0) + 1

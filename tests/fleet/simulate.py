@@ -11,7 +11,7 @@ import sys
 import time
 from collections import Counter
 
-from tests.fleet.scenario import Outcome, run_seed
+from tests.fleet.scenario import Outcome, Setting, run_seed
 
 
 def main() -> int:
@@ -29,7 +29,7 @@ def main() -> int:
     began = time.monotonic()
     outcomes = []
     for seed in seeds:
-        outcome = run_seed(seed, hosts=arguments.hosts, traces=arguments.trace)
+        outcome = run_seed(seed, Setting(hosts=arguments.hosts, traces=arguments.trace))
         outcomes.append(outcome)
         for name, found in outcome.breaches.items():
             print(f"seed {seed}: {name}: {found[0]}" + (f" (and {len(found) - 1} more)" if len(found) > 1 else ""))

@@ -74,6 +74,8 @@ class FleetWorld:
     tours: Tours = field(init=False)
     traffic: Traffic = field(init=False)
     needs_adoption: bool = False
+    is_healed: bool = False
+    """All faults have ended for good."""
     registry_is_away: bool = False
     _leaderless_since: float | None = None
     leaderless_s: float = 0.0
@@ -108,7 +110,7 @@ class FleetWorld:
             took=self.tours.took,
             ticked=self._ticked,
         )
-        node = Node(NodeName(name), surroundings, self.link())
+        node = Node(NodeName(name), surroundings, self.link(), machine=self.rng.randrange(10**6))
         self.nodes[node.name] = node
         return node
 
@@ -158,6 +160,11 @@ class FleetWorld:
         if entry is None or not entry.session:
             return None
         return next((each for each in self.coordinators if each.session == entry.session), None)
+
+    def close(self) -> None:
+        """End all processes."""
+        for each in (*self.coordinators, *self.nodes.values()):
+            each.process.kill()
 
     def note(self, text: str) -> None:
         """Write a line of the trace."""
