@@ -76,11 +76,15 @@ def calling(what: str) -> Iterator[None]:
         AwsError: anything else.
     """
     from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+    from botocore.parsers import ResponseParserError  # noqa: PLC0415
 
     try:
         yield
     except ClientError as exc:
         raise _of_code(what, exc.response.get("Error", {}), exc.operation_name) from exc
+    except ResponseParserError as exc:
+        # A page of some proxy, or of a server that is breaking down.
+        raise AwsBusyError(f"cannot {what}: the answer is none of AWS's; is there a proxy in between?") from exc
     except BotoCoreError as exc:
         raise AwsError(f"cannot {what}: {_of_library(exc)}") from exc
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from infra.aws import Aws, calling
+from infra.aws import Aws, calling, patiently
 from infra.errors import AwsError, InfraError
 from infra.machine import tls, vault
 from infra.machine.consul import ConsulServer
@@ -170,14 +170,19 @@ class Boot:
         return Server(datetime.now(UTC), self.machine.instance, self.machine.zone, self.machine.host)
 
     def _signal(self) -> None:
-        try:
+        api, machine = self.aws.client("cloudformation"), self.machine
+
+        def send() -> None:
             with calling("signal the stack"):
-                self.aws.client("cloudformation").signal_resource(
-                    StackName=self.machine.stack,
-                    LogicalResourceId=self.machine.group,
-                    UniqueId=self.machine.instance,
+                api.signal_resource(
+                    StackName=machine.stack,
+                    LogicalResourceId=machine.group,
+                    UniqueId=machine.instance,
                     Status="SUCCESS",
                 )
+
+        try:
+            patiently(send)
         except AwsError as exc:
             # Outside an update the stack waits for nobody, and says so.
             self.say(str(exc))

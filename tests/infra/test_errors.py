@@ -11,6 +11,7 @@ from botocore.exceptions import (
     NoRegionError,
     PartialCredentialsError,
 )
+from botocore.parsers import ResponseParserError
 
 from infra.aws import calling
 from infra.cli import main
@@ -39,6 +40,12 @@ def test_what_the_library_raises_is_one_line(raised: BotoCoreError, words: str) 
     with pytest.raises(AwsError, match=words) as caught, calling("look at stack prod"):
         raise raised
     assert str(caught.value).startswith("cannot look at stack prod: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_answer_that_is_not_awss_is_one_line() -> None:
+    with pytest.raises(AwsBusyError, match="is there a proxy in between") as caught, calling("look at stack prod"):
+        raise ResponseParserError("<!doctype html>\n<title>502</title>")
     assert "\n" not in str(caught.value)
 
 

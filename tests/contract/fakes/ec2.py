@@ -12,7 +12,13 @@ from multidict import CIMultiDictProxy
 from tests.lab.ports import free_port
 
 ROLE, GROUP, INSTANCE, ZONE = "final-project-WebRole-1", "final-project-WebHosts-2", "i-0abc", "us-east-1d"
-CREDENTIALS = {"AccessKeyId": "ASIAEXAMPLE", "SecretAccessKey": "secret", "Token": "session"}
+CREDENTIALS = {
+    "Code": "Success",
+    "AccessKeyId": "ASIAEXAMPLE",
+    "SecretAccessKey": "secret",
+    "Token": "session",
+    "Expiration": "2099-01-01T00:00:00Z",
+}
 TOKEN, TTL = "X-aws-ec2-metadata-token", "X-aws-ec2-metadata-token-ttl-seconds"
 _ACTIVE = {"Pending:Wait": "serving", "Terminating:Wait": "leave"}
 
@@ -34,11 +40,13 @@ class FakeEc2:
     headers: list[CIMultiDictProxy[str]] = field(default_factory=list)
     refuse: tuple[int, str] | None = None
     """Status and code of every call from now on."""
+    host: str = "127.0.0.1"
+    """Where it listens; on a bridge's own address, machines in containers reach it."""
     port: int = 0
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     def done(self, action: str) -> list[dict[str, str]]:
         """Return the calls of one action."""
@@ -103,7 +111,7 @@ def error(status: int, code: str, message: str) -> web.Response:
 
 @asynccontextmanager
 async def running(fake: FakeEc2) -> AsyncIterator[FakeEc2]:
-    """Serve it on loopback."""
+    """Serve it."""
     app = web.Application()
     app.add_routes(
         [
@@ -116,7 +124,7 @@ async def running(fake: FakeEc2) -> AsyncIterator[FakeEc2]:
     await runner.setup()
     fake.port = free_port()
     try:
-        await web.TCPSite(runner, "127.0.0.1", fake.port).start()
+        await web.TCPSite(runner, fake.host, fake.port).start()
         yield fake
     finally:
         await runner.cleanup()
