@@ -141,7 +141,9 @@ tidegate() {
     for name in render-haproxy render-consul drain; do
         install_file "$source_dir/infra/image/libexec/$name" "$home/libexec/$name" 0755
     done
-    ln -sfn "$home/bin/tidegate" /usr/local/bin/tidegate
+    if [[ $(readlink /usr/local/bin/tidegate) != "$home/bin/tidegate" ]]; then
+        ln -sfn "$home/bin/tidegate" /usr/local/bin/tidegate
+    fi
 }
 
 directories() {

@@ -162,7 +162,7 @@ async def _holds(machine: Machine, image: str) -> None:
     assert await eventually(holds, deadline_s=60), await machine.report()
 
 
-def test_what_a_web_host_is_told_holds_no_right_to_deploy(story: ClusterStory) -> None:
+async def test_what_a_web_host_is_told_holds_no_right_to_deploy(story: ClusterStory) -> None:
     """Its files name its own two tokens, and neither the operator's nor a coordinator's."""
     told = "".join(file.text for file in web_files("web-1", story.cluster.secrets, story.cluster.app))
     tokens = story.cluster.secrets.tokens
