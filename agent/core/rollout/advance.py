@@ -21,7 +21,8 @@ aborting              target gone everywhere: aborted              deadline: abo
 rolling_back          source serves everywhere: rolled_back        deadline, a host cannot: rollback_failed
 ====================  ===========================================  ==========================================
 
-Paused, nothing advances but an abort or a rollback (S11). One change at a time: the caller writes it and asks again.
+Paused, nothing advances but an abort or a rollback (S11). Behind what live hosts have acted on (a restored snapshot),
+nothing at all. One change at a time: the caller writes it and asks again.
 """
 
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ from agent.core.rollout.decision import GOING_BACK, Decision
 from agent.core.rollout.fleet import Fleet
 from agent.core.rollout.forward import commit_or_wait, promote_or_wait, stage_or_wait, start_or_wait, switch_or_wait
 from agent.core.rollout.outcome import abort_or_wait, bake_or_wait, go_back_or_wait, retire_or_wait
-from agent.core.rollout.turn import Turn
+from agent.core.rollout.turn import Turn, in_words
 
 LOOK_AGAIN_S = 5.0
 """A rollout is looked at this often though nothing was reported: hosts get lost silently."""
@@ -58,8 +59,9 @@ def advance(record: Decision, fleet: Fleet, now: float) -> Next:
     if record.phase.is_terminal:
         return Next()
     turn = Turn(record, fleet, now)
-    change = _enter(turn) or _pause(turn)
-    if change is None and not _is_held(record):
+    went_back = _went_back(turn)
+    change = None if went_back else _enter(turn) or _pause(turn)
+    if change is None and not went_back and not _is_held(record):
         change = _STEPS[record.phase](turn)
     if change is not None:
         return Next(change)
@@ -81,6 +83,24 @@ _STEPS = {
     Phase.ABORTING: abort_or_wait,
     Phase.ROLLING_BACK: go_back_or_wait,
 }
+
+
+def _went_back(turn: Turn) -> bool:
+    """
+    Say whether live hosts have acted on a later version than the record: a snapshot of Consul was restored.
+
+    They hold against it, and so does the coordinator: what it would write has another history than what they did.
+    """
+    ahead = tuple(
+        host.node
+        for host in turn.fleet
+        if host.now is not None and (host.now.generation, host.now.seq) > turn.record.version
+    )
+    if ahead:
+        turn.wait(
+            f"the record went back: {in_words(ahead)} acted on a later one; `tidegate adopt` accepts it", until=None
+        )
+    return bool(ahead)
 
 
 def _is_held(record: Decision) -> bool:

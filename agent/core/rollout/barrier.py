@@ -177,9 +177,6 @@ def _old_workers(report: NodeReport) -> str | None:
 
 
 def _not_read(report: NodeReport, record: Decision) -> str | None:
-    if report.generation > record.generation:
-        newer = f"acted on rollout {report.generation}, newer than this one"
-        return f"{newer}: Consul's state went back, `tidegate adopt` accepts it"
     behind = f"has not read rollout {record.generation} yet (acted on {report.generation})"
     return behind if report.generation < record.generation else None
 

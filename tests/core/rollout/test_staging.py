@@ -117,7 +117,6 @@ class TestStaging:
             ("serves", "web-2: blue serving, green empty"),
             ("failed tries-again", "web-2: exited with code 1"),
             ("staged behind", "web-2: has not read rollout 5 yet (acted on 4)"),
-            ("staged ahead", "web-2: acted on rollout 6, newer than this one"),
             ("other-digest", "web-2: runs digest sha256:000000000000, wanted sha256:"),
             ("staged gone", "web-2: not seen for 5s; counts as lost after 1m"),
             ("staged restarted", "web-2: its agent has not reported yet"),
