@@ -1,5 +1,6 @@
 """What befalls one host: each deed ends by itself after a while, and says how long its visitors may notice."""
 
+from agent.adapters.consul_services import CheckStatus
 from agent.core.names import SlotName
 from tests.fleet.node import Node
 from tests.fleet.world import FleetWorld
@@ -107,7 +108,7 @@ def set_cut(world: FleetWorld, node: Node, *, is_cut: bool) -> None:
 
 def _seen_again(world: FleetWorld, node: Node, run: tuple[int, int]) -> None:
     if node.is_agent_up and not node.link.is_cut and run == (node.boots, node.starts):
-        node.seen_again()
+        world.consul.set_status(node.name, CheckStatus.PASSING)
 
 
 def lossy(world: FleetWorld, node: Node) -> None:

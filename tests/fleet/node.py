@@ -157,10 +157,6 @@ class Node:
         if self.is_up and not self.process.alive and run == (self.boots, self.starts):
             self.link.consul.set_status(self.name, CheckStatus.CRITICAL)
 
-    def seen_again(self) -> None:
-        """Gossip calls the machine alive again, its agent's check passes."""
-        self.link.consul.set_status(self.name, CheckStatus.PASSING)
-
     def _stop_agent(self) -> None:
         self.process.kill()
         self.watch.stop()

@@ -51,6 +51,7 @@ class Watch:
     _run: int = 0
     _seen: int = 0
     _waits: bool = False
+    _waits_since: float = 0.0
 
     def start(self) -> None:
         """Begin with a read that does not block."""
@@ -107,12 +108,13 @@ class Watch:
         if self.link.consul.index_of(PREFIX) != snapshot.index and not self.is_deaf:
             self._ask(run)
             return
-        self._waits = True
-        if self.is_deaf:
-            self.clock.after(self.rng.uniform(1.0, WAIT_S), lambda: self._end_wait(run))
+        self._waits, self._waits_since = True, self.clock.now
+        wait_s = self.rng.uniform(1.0, WAIT_S) if self.is_deaf else WAIT_S
+        since = self.clock.now
+        self.clock.after(wait_s, lambda: self._end_wait(run, since))
 
-    def _end_wait(self, run: int) -> None:
-        if self._is_current(run) and self._waits:
+    def _end_wait(self, run: int, since: float) -> None:
+        if self._is_current(run) and self._waits and self._waits_since == since:
             self._waits = False
             self._ask(run)
 

@@ -163,8 +163,8 @@ class FleetWorld:
 
     def close(self) -> None:
         """End all processes."""
-        for each in (*self.coordinators, *self.nodes.values()):
-            each.process.kill()
+        for process in (*(each.process for each in self.coordinators), *(node.process for node in self.nodes.values())):
+            process.kill()
 
     def note(self, text: str) -> None:
         """Write a line of the trace."""
