@@ -134,8 +134,7 @@ def destroy(
     """Delete the stack: hosts leave, names and secrets are swept, then everything goes."""
     from infra.teardown import tear_down  # noqa: PLC0415
 
-    target = _stack(load(env), stack, region)
-    target.describe()
+    target = _stack(load(env), stack, region).identified()
     if confirm is None:
         confirm = typer.prompt(f"This deletes {target.name} in {target.aws.place} for good. Type its name")
     if confirm != target.name:
@@ -144,12 +143,7 @@ def destroy(
     seen = len(target.events())
     for line in tear_down(target, zone):
         typer.echo(line)
-    try:
-        _follow(target, seen)
-    except AwsError as exc:
-        # Only after it is gone can it not be looked at any more.
-        if "there is no stack" not in str(exc):
-            raise
+    _follow(target, seen)
     typer.echo(f"{target.name} is deleted; its log group is kept")
 
 

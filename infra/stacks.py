@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from infra.aws import Aws, calling, patiently
@@ -57,6 +57,8 @@ class Stack:
     name: str
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
+    arn: str = ""
+    """Where it is known: a stack that is deleted can be looked at by nothing else."""
 
     @property
     def _api(self) -> Any:
@@ -73,7 +75,7 @@ class Stack:
 
         def ask() -> dict[str, Any]:
             with calling(f"look at stack {self.name}"):
-                found: dict[str, Any] = self._api.describe_stacks(StackName=self.name)["Stacks"][0]
+                found: dict[str, Any] = self._api.describe_stacks(StackName=self.arn or self.name)["Stacks"][0]
                 return found
 
         try:
@@ -81,6 +83,10 @@ class Stack:
         except AwsMissingError as exc:
             where = self.aws.place
             raise AwsMissingError(f"there is no stack {self.name} in {where}: is the region right?") from exc
+
+    def identified(self) -> "Stack":
+        """Return this very stack, also when it is deleted and another of its name made."""
+        return replace(self, arn=str(self.describe()["StackId"]))
 
     def exists(self) -> bool:
         """Return whether there is one that was created."""
@@ -134,7 +140,7 @@ class Stack:
 
         def ask() -> list[dict[str, Any]]:
             with calling(f"read the events of stack {self.name}"):
-                pages = self._api.get_paginator("describe_stack_events").paginate(StackName=self.name)
+                pages = self._api.get_paginator("describe_stack_events").paginate(StackName=self.arn or self.name)
                 return [each for page in pages for each in page["StackEvents"]]
 
         return [_event(each) for each in reversed(patiently(ask))]

@@ -167,6 +167,14 @@ def test_unknown_parameters_are_refused_by_name() -> None:
     assert "--set Colour=blue: write one of CertificateArn, ImageId, InitialImage" in str(result.exception)
 
 
+def test_dns_sync_shows_first_and_then_does(deployed: dict[str, str]) -> None:
+    shown = run("dns", "sync", "--dry-run")
+    assert "+ consul.us-east-1a.cs90 -> " in shown.output
+    done = run("dns", "sync")
+    assert done.output.splitlines()[0] == shown.output.splitlines()[0]
+    assert "+ consul" not in run("dns", "sync").output
+
+
 def test_destroy_wants_the_name_typed(deployed: dict[str, str]) -> None:
     result = run("destroy", answer="dev\n")
     assert "nothing was deleted" in str(result.exception)
