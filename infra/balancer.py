@@ -33,7 +33,20 @@ def build(config: StackConfig, network: Network, security: Security) -> Balancer
     No stickiness: the visitor's cookie names a release that every host knows. Health is HAProxy's answer for the
     app: 200 while a release serves, and on a host that was told nothing yet (the holding page).
     """
-    load_balancer = elb.LoadBalancer(
+    load_balancer = _load_balancer(config, network, security)
+    targets = _targets(config, network)
+    http, https = _listeners(load_balancer, targets)
+    return Balancer(load_balancer, targets, (http.title,), (load_balancer, targets, http, https))
+
+
+def url(balancer: Balancer) -> If:
+    """Return where visitors go."""
+    name = GetAtt(balancer.load_balancer, "DNSName")
+    return If(HAS_CERTIFICATE, Sub("https://${Name}/", Name=name), Sub("http://${Name}/", Name=name))
+
+
+def _load_balancer(config: StackConfig, network: Network, security: Security) -> elb.LoadBalancer:
+    return elb.LoadBalancer(
         "Balancer",
         Type="application",
         Scheme="internet-facing",
@@ -48,7 +61,10 @@ def build(config: StackConfig, network: Network, security: Security) -> Balancer
         # Subnets without a way to the internet cannot take it.
         DependsOn=["GatewayAttachment"],
     )
-    targets = elb.TargetGroup(
+
+
+def _targets(config: StackConfig, network: Network) -> elb.TargetGroup:
+    return elb.TargetGroup(
         "Targets",
         VpcId=Ref(network.vpc),
         TargetType="instance",
@@ -66,6 +82,9 @@ def build(config: StackConfig, network: Network, security: Security) -> Balancer
         ],
         Tags=Tags(Name=Sub("${AWS::StackName}-web")),
     )
+
+
+def _listeners(load_balancer: elb.LoadBalancer, targets: elb.TargetGroup) -> tuple[elb.Listener, elb.Listener]:
     forward = elb.Action(Type="forward", TargetGroupArn=Ref(targets))
     redirect = elb.Action(
         Type="redirect",
@@ -88,10 +107,4 @@ def build(config: StackConfig, network: Network, security: Security) -> Balancer
         Certificates=[elb.Certificate(CertificateArn=Ref("CertificateArn"))],
         DefaultActions=[forward],
     )
-    return Balancer(load_balancer, targets, (http.title,), (load_balancer, targets, http, https))
-
-
-def url(balancer: Balancer) -> If:
-    """Return where visitors go."""
-    name = GetAtt(balancer.load_balancer, "DNSName")
-    return If(HAS_CERTIFICATE, Sub("https://${Name}/", Name=name), Sub("http://${Name}/", Name=name))
+    return http, https

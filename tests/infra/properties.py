@@ -6,24 +6,14 @@ An empty list is good.
 
 import json
 import re
-from collections.abc import Iterator
-from typing import Any
 
 from infra.config import ALB_IDLE_S
 from infra.stack import LIMIT_BYTES
 from tests.infra.cases import ROOT, Template
+from tests.infra.reading import groups, id_of, launch_data, of_type, references, seconds, statements
 
 _PSEUDO = {"AWS::Region", "AWS::StackName", "AWS::StackId", "AWS::AccountId", "AWS::Partition", "AWS::NoValue"}
 _ON_ALL = {"ec2:DescribeInstances", "autoscaling:DescribeAutoScalingInstances", "ecr:GetAuthorizationToken"}
-
-
-def of_type(template: Template, kind: str) -> dict[str, dict[str, Any]]:
-    """Return the properties of all resources of *kind*, by logical name."""
-    return {
-        name: each.get("Properties", {})
-        for name, each in template["Resources"].items()
-        if each["Type"] == f"AWS::{kind}"
-    }
 
 
 def only_the_balancer_is_open_to_the_world(template: Template) -> list[str]:
@@ -42,31 +32,31 @@ def the_balancer_talks_to_hosts_only(template: Template) -> list[str]:
     nothing = [{"CidrIp": "127.0.0.1/32", "IpProtocol": "-1"}]
     rules = of_type(template, "EC2::SecurityGroupEgress")
     problems = [] if group.get("SecurityGroupEgress") == nothing else ["the balancer may talk to anyone"]
-    if [rule.get("DestinationSecurityGroupId") for rule in rules.values()] != [_id_of("WebGroup")]:
+    if [rule.get("DestinationSecurityGroupId") for rule in rules.values()] != [id_of("WebGroup")]:
         problems.append("the balancer's way out is not to the web hosts")
     return problems
 
 
 def hosts_take_web_traffic_from_the_balancer_only(template: Template) -> list[str]:
     rules = of_type(template, "EC2::SecurityGroupIngress")
-    web = [rule for rule in rules.values() if rule["GroupId"] == _id_of("WebGroup")]
-    good = len(web) == 1 and web[0].get("SourceSecurityGroupId") == _id_of("BalancerGroup") and web[0]["ToPort"] == 80
+    web = [rule for rule in rules.values() if rule["GroupId"] == id_of("WebGroup")]
+    good = len(web) == 1 and web[0].get("SourceSecurityGroupId") == id_of("BalancerGroup") and web[0]["ToPort"] == 80
     return [] if good else ["web hosts take traffic from elsewhere"]
 
 
 def gossip_has_udp_and_rpc_has_not(template: Template) -> list[str]:
     rules = of_type(template, "EC2::SecurityGroupIngress").values()
-    mine = [rule for rule in rules if rule["GroupId"] == _id_of("ConsulGroup")]
+    mine = [rule for rule in rules if rule["GroupId"] == id_of("ConsulGroup")]
     ports = {(rule["IpProtocol"], rule["FromPort"], rule["ToPort"]) for rule in mine}
     problems = [] if ports == {("tcp", 8300, 8300), ("tcp", 8301, 8301), ("udp", 8301, 8301)} else [f"ports {ports}"]
-    if any(rule.get("SourceSecurityGroupId") != _id_of("ConsulGroup") for rule in mine):
+    if any(rule.get("SourceSecurityGroupId") != id_of("ConsulGroup") for rule in mine):
         problems.append("Consul is reachable from outside its own group")
     return problems
 
 
 def metadata_needs_a_token_and_stays_on_the_host(template: Template) -> list[str]:
     problems = []
-    for name, data in _launch_data(template):
+    for name, data in launch_data(template):
         options = data.get("MetadataOptions", {})
         if options.get("HttpTokens") != "required" or options.get("HttpPutResponseHopLimit") != 1:
             problems.append(f"{name}: metadata without token, or from containers")
@@ -75,7 +65,7 @@ def metadata_needs_a_token_and_stays_on_the_host(template: Template) -> list[str
 
 def disks_are_encrypted_gp3(template: Template) -> list[str]:
     problems = []
-    for name, data in _launch_data(template):
+    for name, data in launch_data(template):
         disks = [mapping.get("Ebs", {}) for mapping in data.get("BlockDeviceMappings", [])]
         if not disks or any(disk.get("VolumeType") != "gp3" or disk.get("Encrypted") is not True for disk in disks):
             problems.append(f"{name}: a disk is not encrypted gp3")
@@ -84,7 +74,7 @@ def disks_are_encrypted_gp3(template: Template) -> list[str]:
 
 def no_right_is_wider_than_its_use(template: Template) -> list[str]:
     problems = []
-    for name, statement in _statements(template):
+    for name, statement in statements(template):
         actions = statement["Action"]
         if any("*" in action for action in actions):
             problems.append(f"{name}: {actions}")
@@ -95,7 +85,7 @@ def no_right_is_wider_than_its_use(template: Template) -> list[str]:
 
 def web_hosts_read_no_secret_but_theirs(template: Template) -> list[str]:
     problems = []
-    for name, statement in _statements(template):
+    for name, statement in statements(template):
         if name == "WebRole" and any(action.startswith("ssm:") for action in statement["Action"]):
             folders = {json.dumps(each).rpartition("}/")[2].strip('"}') for each in statement["Resource"]}
             if folders != {"shared/*", "web/*"} or statement["Action"] != ["ssm:GetParameter"]:
@@ -106,7 +96,7 @@ def web_hosts_read_no_secret_but_theirs(template: Template) -> list[str]:
 
 
 def names_that_servers_write_are_confined(template: Template) -> list[str]:
-    for _, statement in _statements(template):
+    for _, statement in statements(template):
         if "route53:ChangeResourceRecordSets" in statement["Action"]:
             text = json.dumps(statement.get("Condition", {}))
             wanted = ("consul.*.", '"CNAME"', '"UPSERT"', "RecordNames", "RecordTypes", "RecordSetsActions")
@@ -117,7 +107,7 @@ def names_that_servers_write_are_confined(template: Template) -> list[str]:
 def groups_wait_for_signals_and_a_way_out(template: Template) -> list[str]:
     problems = []
     routes = {name for name, each in template["Resources"].items() if each["Type"] == "AWS::EC2::Route"}
-    for name, group in _groups(template).items():
+    for name, group in groups(template).items():
         policies = "CreationPolicy" in group and "UpdatePolicy" in group
         rolling = group.get("UpdatePolicy", {}).get("AutoScalingRollingUpdate", {})
         if not policies or rolling.get("WaitOnResourceSignals") is not True:
@@ -130,18 +120,18 @@ def groups_wait_for_signals_and_a_way_out(template: Template) -> list[str]:
 
 
 def web_hosts_come_after_consul_and_the_listener(template: Template) -> list[str]:
-    missing = {"ConsulServers", "HttpListener"} - set(_groups(template)["WebHosts"].get("DependsOn", []))
+    missing = {"ConsulServers", "HttpListener"} - set(groups(template)["WebHosts"].get("DependsOn", []))
     return [f"web hosts do not wait for {name}" for name in sorted(missing)]
 
 
 def hooks_are_in_the_group_and_end_in_time(template: Template) -> list[str]:
     problems = [f"{name}: outside its group" for name in of_type(template, "AutoScaling::LifecycleHook")]
     wanted = {"WebHosts": {"serving": "ABANDON", "leave": "CONTINUE"}, "ConsulServers": {"leave": "CONTINUE"}}
-    for name, group in _groups(template).items():
+    for name, group in groups(template).items():
         hooks = group["Properties"].get("LifecycleHookSpecificationList", [])
         if {hook["LifecycleHookName"]: hook["DefaultResult"] for hook in hooks} != wanted[name]:
             problems.append(f"{name}: other hooks")
-        patience = _seconds(group.get("CreationPolicy", {}).get("ResourceSignal", {}).get("Timeout", "PT0S"))
+        patience = seconds(group.get("CreationPolicy", {}).get("ResourceSignal", {}).get("Timeout", "PT0S"))
         for hook in hooks:
             if hook["LifecycleTransition"] not in {
                 "autoscaling:EC2_INSTANCE_LAUNCHING",
@@ -155,7 +145,7 @@ def hooks_are_in_the_group_and_end_in_time(template: Template) -> list[str]:
 
 def a_rolling_update_keeps_what_is_needed(template: Template) -> list[str]:
     problems = []
-    for name, group in _groups(template).items():
+    for name, group in groups(template).items():
         rolling = group.get("UpdatePolicy", {}).get("AutoScalingRollingUpdate", {})
         properties = group["Properties"]
         at_least, most = int(rolling.get("MinInstancesInService", 0)), int(properties["MaxSize"])
@@ -166,7 +156,7 @@ def a_rolling_update_keeps_what_is_needed(template: Template) -> list[str]:
 
 
 def only_web_hosts_are_judged_by_the_balancer(template: Template) -> list[str]:
-    kinds = {name: group["Properties"].get("HealthCheckType") for name, group in _groups(template).items()}
+    kinds = {name: group["Properties"].get("HealthCheckType") for name, group in groups(template).items()}
     return [] if kinds == {"WebHosts": "ELB", "ConsulServers": "EC2"} else [f"health checks: {kinds}"]
 
 
@@ -196,7 +186,7 @@ def the_balancer_closes_idle_connections_first(template: Template) -> list[str]:
 
 def every_reference_leads_somewhere(template: Template) -> list[str]:
     known = set(template["Resources"]) | set(template["Parameters"]) | _PSEUDO
-    problems = [f"{name} is nowhere" for name in _references(template) if name not in known]
+    problems = [f"{name} is nowhere" for name in references(template) if name not in known]
     for name, resource in template["Resources"].items():
         after = resource.get("DependsOn", [])
         problems += [f"{name} waits for {each}" for each in after if each not in template["Resources"]]
@@ -206,7 +196,7 @@ def every_reference_leads_somewhere(template: Template) -> list[str]:
 def conditional_things_are_referred_to_under_their_condition(template: Template) -> list[str]:
     loose = {name for name, each in template["Resources"].items() if "Condition" in each}
     always = {name: each for name, each in template["Resources"].items() if name not in loose}
-    found = set(_references({"Resources": always, "Outputs": template["Outputs"]})) & loose
+    found = set(references({"Resources": always, "Outputs": template["Outputs"]})) & loose
     return [f"{name} may not exist" for name in sorted(found)]
 
 
@@ -228,13 +218,13 @@ def no_name_is_fixed_that_two_stacks_would_fight_for(template: Template) -> list
 
 def machines_of_another_stack_are_told_apart(template: Template) -> list[str]:
     problems = []
-    for name, group in _groups(template).items():
+    for name, group in groups(template).items():
         tags = {tag["Key"]: tag for tag in group["Properties"].get("Tags", [])}
         if set(tags) != {"Name", "Stack"} or tags["Stack"]["Value"] != {"Ref": "AWS::StackName"}:
             problems.append(f"{name}: tags {sorted(tags)}")
         if not all(tag.get("PropagateAtLaunch") is True for tag in tags.values()):
             problems.append(f"{name}: its machines have no tags")
-    for name, data in _launch_data(template):
+    for name, data in launch_data(template):
         if "TagSpecifications" in data:
             problems.append(f"{name}: a template's own Name would hide the group's")
     return problems
@@ -246,7 +236,7 @@ def parameters_can_be_left_alone(template: Template) -> list[str]:
 
 def nothing_secret_is_in_user_data(template: Template) -> list[str]:
     problems = []
-    for name, data in _launch_data(template):
+    for name, data in launch_data(template):
         text = json.dumps(data["UserData"]).lower()
         problems += [f"{name}: {word}" for word in ("token", "secret", "password", "curl", "apt-get") if word in text]
         if text.count("\\n") >= 30:
@@ -280,53 +270,3 @@ PROPERTIES = (
     parameters_can_be_left_alone,
     nothing_secret_is_in_user_data,
 )
-
-
-def _id_of(group: str) -> dict[str, list[str]]:
-    return {"Fn::GetAtt": [group, "GroupId"]}
-
-
-def _groups(template: Template) -> dict[str, dict[str, Any]]:
-    resources = template["Resources"]
-    return {name: each for name, each in resources.items() if each["Type"] == "AWS::AutoScaling::AutoScalingGroup"}
-
-
-def _launch_data(template: Template) -> Iterator[tuple[str, dict[str, Any]]]:
-    for name, properties in of_type(template, "EC2::LaunchTemplate").items():
-        yield name, properties["LaunchTemplateData"]
-
-
-def _statements(template: Template) -> Iterator[tuple[str, dict[str, Any]]]:
-    for name, role in of_type(template, "IAM::Role").items():
-        for policy in role["Policies"]:
-            for statement in policy["PolicyDocument"]["Statement"]:
-                yield name, statement
-
-
-def _seconds(duration: str) -> int:
-    found = re.fullmatch(r"PT(\d+)([MS])", duration)
-    assert found, duration
-    return int(found[1]) * (60 if found[2] == "M" else 1)
-
-
-def _references(value: Any) -> Iterator[str]:
-    match value:
-        case {"Ref": str(name)}:
-            yield name
-        case {"Fn::GetAtt": [str(name), *_]}:
-            yield name
-        case {"Fn::Sub": [str(text), dict(own)]}:
-            yield from (name for name in _placeholders(text) if name not in own)
-            yield from _references(own)
-        case {"Fn::Sub": str(text)}:
-            yield from _placeholders(text)
-        case dict():
-            for each in value.values():
-                yield from _references(each)
-        case list():
-            for each in value:
-                yield from _references(each)
-
-
-def _placeholders(text: str) -> list[str]:
-    return re.findall(r"\$\{([A-Za-z0-9:]+)[^}!]*\}", text)

@@ -191,14 +191,7 @@ async def _check(cloud: Cloud, server: Machine, web: Machine, at_server: FakeEc2
     assert report is not None
     assert (report.node, report.zone, report.machine) == ("web-08", ZONE, "i-08")
     assert cloud.names() == {f"consul.{ZONE}.cs90.": "ip-10-43-1-7.ec2.internal"}
-    # What the server made, the web host may not have; and nothing is readable by others.
-    listing = await web.shell("stat -c '%a %U %n' /etc/tidegate/* | sort")
-    assert "consul-key.pem" not in listing
-    assert "600 tidegate /etc/tidegate/consul.token" in listing
-    found = cloud.client("ssm").get_parameters_by_path(Path=f"/tidegate/{STACK}/", Recursive=True)["Parameters"]
-    kinds = {each["Name"].removeprefix(f"/tidegate/{STACK}/"): each["Type"] for each in found}
-    assert kinds.pop("shared/settings") == "String"
-    assert set(kinds.values()) == {"SecureString"}
+    await _check_secrets(cloud, web)
 
     async def booted() -> bool:
         await asyncio.sleep(0.5)
@@ -208,7 +201,24 @@ async def _check(cloud: Cloud, server: Machine, web: Machine, at_server: FakeEc2
     assert await eventually(booted, deadline_s=90)
     streams = cloud.client("logs").describe_log_streams(logGroupName=f"/tidegate/{STACK}")["logStreams"]
     assert {each["logStreamName"].split("/")[1] for each in streams} == {"consul-07", "web-08"}
+    await _check_the_end(cloud, (server, at_server), (web, at_web))
 
+
+async def _check_secrets(cloud: Cloud, web: Machine) -> None:
+    # What the server made, the web host may not have; and nothing is readable by others.
+    listing = await web.shell("stat -c '%a %U %n' /etc/tidegate/* | sort")
+    assert "consul-key.pem" not in listing
+    assert "600 tidegate /etc/tidegate/consul.token" in listing
+    found = cloud.client("ssm").get_parameters_by_path(Path=f"/tidegate/{STACK}/", Recursive=True)["Parameters"]
+    kinds = {each["Name"].removeprefix(f"/tidegate/{STACK}/"): each["Type"] for each in found}
+    assert kinds.pop("shared/settings") == "String"
+    assert set(kinds.values()) == {"SecureString"}
+
+
+async def _check_the_end(
+    cloud: Cloud, at_the_server: tuple[Machine, FakeEc2], at_the_web: tuple[Machine, FakeEc2]
+) -> None:
+    (server, at_server), (web, at_web) = at_the_server, at_the_web
     at_web.state, at_web.target = "Terminating:Wait", "Terminated"
 
     async def left() -> bool:

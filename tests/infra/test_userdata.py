@@ -12,7 +12,7 @@ import pytest
 from infra.compute import user_data
 from tests.cluster.machines import _base
 from tests.infra.cases import CASES, template
-from tests.infra.properties import of_type
+from tests.infra.reading import of_type
 from tests.lab.dockerd import DockerDaemon
 
 PSEUDO = {"AWS::StackName": "final-project", "AWS::Region": "us-east-1"}
