@@ -6,6 +6,8 @@ First match wins:
 ====================================================  =========
 tenant                                                goal
 ====================================================  =========
+the other slot has its release, too, and is worth     LEAVE
+more: it serves, or ran first
 its attempt failed, or it began to leave unseen       LEAVE
 is the release to serve                               SERVE
 is the release to hold beside it                      HOLD
@@ -23,7 +25,7 @@ A goal never takes a slot that serves out of traffic: only the switch to another
 from enum import StrEnum
 
 from agent.core.desired import Desired, HoldingPage, Want
-from agent.core.draft import Draft
+from agent.core.draft import Draft, is_ready
 from agent.core.names import SlotName
 from agent.core.observed import Container
 
@@ -40,7 +42,27 @@ class Goal(StrEnum):
 
 def goals_of(draft: Draft) -> dict[SlotName, Goal]:
     """Return the goal of each tenant."""
-    return {slot: _goal(draft, slot, tenant, draft.serve) for slot, tenant in draft.tenants.items()}
+    goals = {slot: _goal(draft, slot, tenant, draft.serve) for slot, tenant in draft.tenants.items()}
+    if len(goals) == len(SlotName) and len(set(goals.values())) == 1 and goals[SlotName.BLUE] in _ONLY_ONE:
+        goals[_spare(draft)] = Goal.LEAVE
+    return goals
+
+
+_ONLY_ONE = (Goal.SERVE, Goal.HOLD)
+
+
+def _spare(draft: Draft) -> SlotName:
+    """Of two containers of one release, return the slot of the one that is less worth keeping."""
+    return min(
+        SlotName,
+        key=lambda slot: (
+            draft.server(slot).is_serving,
+            is_ready(draft.server(slot)),
+            draft.slot(slot).served,
+            draft.tenants[slot].is_running,
+            -draft.tenants[slot].tenancy,
+        ),
+    )
 
 
 def _goal(draft: Draft, slot: SlotName, tenant: Container, serve: Want | None) -> Goal:

@@ -74,7 +74,16 @@ def stage(draft: Draft, slot: SlotName, tenant: Container, want: Want) -> bool:
 
 
 def free_slot(draft: Draft) -> tuple[SlotName | None, str]:
-    """Return a slot a new tenant may have, else None and what keeps the slots busy."""
+    """
+    Return a slot a new tenant may have, else None and what keeps the slots busy.
+
+    One in which a container is being made comes first, though Docker does not list it yet: else the release would be
+    run a second time in the other slot.
+    """
+    for slot in SlotName:
+        job = draft.job(slot)
+        if slot not in draft.tenants and job is not None and job.kind is JobKind.RUN:
+            return slot, ""
     reasons: list[str] = []
     for slot in SlotName:
         server = draft.server(slot)

@@ -234,3 +234,46 @@ def test_a_new_host_takes_the_active_image_after_rollback_failed() -> None:
     assert world.agent.plan is not None
     assert world.agent.plan.actions == ()
     assert "a person decides" in " ".join(world.agent.plan.notes)
+
+
+def test_a_release_that_is_being_run_in_one_slot_is_not_run_in_the_other_that_becomes_free() -> None:
+    """Docker lists a container only once it is made; until then it was run a second time where a slot came free."""
+    world, taken = booted()
+    host.activate(world, "app:b")
+    assert world.run_for(5, lambda: any(isinstance(action, Run) for action in taken))
+    made, old = world.tenant(GREEN), world.tenant(BLUE)
+    assert made is not None
+    assert old is not None
+    del world.docker.containers[made.id], world.docker.containers[old.id]
+    world.proxy.process.servers[BLUE] = Srv()
+    world.proxy.requests.clear()
+    world.monitor.excused.add(old.id)
+    taken.clear()
+    world.run_for(0.15)
+    assert not [action for action in taken if isinstance(action, Run)]
+    assert phase(world, GREEN) is SlotPhase.STARTING
+
+
+def test_a_second_container_of_the_release_that_serves_gives_back_its_slot() -> None:
+    """However it came there: a slot is free again, and what serves goes on."""
+    world, _ = booted()
+    tenant = world.tenant(BLUE)
+    assert tenant is not None
+    double = replace(tenant, id=ContainerId("d" * 64), slot=GREEN, tenancy=tenant.tenancy + 1)
+    world.docker.containers[double.id] = double
+    world.docker.started[double.id] = world.now
+    assert world.run_for(5, lambda: world.tenant(GREEN) is None)
+    assert serves(world, "app:a")
+
+
+def test_of_two_containers_of_one_release_one_stays_also_where_one_has_died() -> None:
+    """Whichever is worth more; the release goes on serving."""
+    world, _ = booted()
+    tenant = world.tenant(BLUE)
+    assert tenant is not None
+    host.die(world, BLUE)
+    double = replace(tenant, id=ContainerId("d" * 64), slot=GREEN, tenancy=tenant.tenancy + 1)
+    world.docker.containers[double.id] = double
+    world.docker.started[double.id] = world.now
+    assert world.run_for(20, lambda: sum(world.tenant(slot) is None for slot in SlotName) == 1)
+    assert world.run_for(20, lambda: serves(world, "app:a"))
