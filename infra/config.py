@@ -94,8 +94,8 @@ class Tier(_Section):
     instance_type: _InstanceType
     count: Annotated[int, Field(ge=1, le=200)] = 3
     disk_gb: Annotated[int, Field(ge=8, le=1000)] = 20
-    boot_minutes: _Minutes = 15
-    """Longest time from launch to serving (web) or voting (Consul); later the launch has failed."""
+    boot_minutes: Annotated[int, Field(ge=5, le=55)] = 15
+    """Longest time from launch to serving (web) or voting (Consul); CloudFormation waits for an hour at most."""
 
 
 class Web(Tier):

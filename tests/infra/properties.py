@@ -152,6 +152,9 @@ def a_rolling_update_keeps_what_is_needed(template: Template) -> list[str]:
         wanted = int(properties["DesiredCapacity"]) - (name == "ConsulServers")
         if rolling.get("MaxBatchSize") != "1" or at_least < wanted or at_least >= most:
             problems.append(f"{name}: {rolling}")
+        # CloudFormation refuses more than an hour, and only when it updates.
+        if seconds(rolling.get("PauseTime", "PT0S")) > 3600:
+            problems.append(f"{name}: waits for {rolling['PauseTime']}")
     return problems
 
 

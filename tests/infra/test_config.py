@@ -25,6 +25,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"network": {"nat_per_zone": True}}, "network"),
     ({"consul": {"count": 2}}, "consul.count"),
     ({"web": {"count": 6}}, "web"),
+    ({"web": {"boot_minutes": 60}}, "web.boot_minutes"),
     ({"web": {"instance_type": "big"}}, "web.instance_type"),
     ({"web": {"instance_tpye": "t3.small"}}, "web.instance_tpye: unknown key"),
     ({"image": {"root_device": "/dev/sda"}}, "image.root_device"),

@@ -1,10 +1,16 @@
 """Every property holds for every environment, and each one sees the mistake it is there for."""
 
+import json
 from collections.abc import Callable
+from ipaddress import IPv4Network
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from infra.config import App, Consul, Network, StackConfig, Web
+from infra.stack import build
 from tests.infra import properties as the
 from tests.infra.cases import CASES, Template, template
 
@@ -13,6 +19,42 @@ from tests.infra.cases import CASES, Template, template
 @pytest.mark.parametrize("holds", the.PROPERTIES, ids=lambda each: each.__name__)
 def test_property(holds: Callable[[Template], list[str]], case: str) -> None:
     assert holds(template(case)) == []
+
+
+@st.composite
+def environments(draw: st.DrawFn) -> StackConfig:
+    """Any environment that is not refused."""
+    private = draw(st.booleans())
+    count = draw(st.integers(1, 8))
+    return StackConfig(
+        stack="any",
+        network=Network(
+            cidr=draw(st.sampled_from([IPv4Network("10.43.0.0/16"), IPv4Network("10.0.16.0/20")])),
+            zones=draw(
+                st.sampled_from([None, ("eu-west-1a", "eu-west-1b"), ("eu-west-1a", "eu-west-1b", "eu-west-1c")])
+            ),
+            private_subnets=private,
+            nat_per_zone=private and draw(st.booleans()),
+            ssh_cidrs=draw(st.sampled_from([(), (IPv4Network("203.0.113.7/32"),)])),
+            key_name=draw(st.sampled_from([None, "ops"])),
+        ),
+        web=Web(
+            count=count,
+            max_count=count + draw(st.integers(1, 5)),
+            boot_minutes=draw(st.integers(5, 55)),
+            drain_minutes=draw(st.integers(1, 60)),
+        ),
+        consul=Consul(count=draw(st.sampled_from([3, 5])), boot_minutes=draw(st.integers(5, 55))),
+        app=App(repositories=draw(st.sampled_from([(), ("shop/web",)]))),
+        protect=draw(st.booleans()),
+    )
+
+
+@given(environments())
+@settings(max_examples=25, deadline=None)
+def test_every_property_holds_for_any_environment(config: StackConfig) -> None:
+    made = json.loads(json.dumps(build(config).to_dict()))
+    assert {holds.__name__: holds(made) for holds in the.PROPERTIES if holds(made)} == {}
 
 
 def resource(made: Template, name: str) -> dict[str, Any]:
@@ -125,6 +167,10 @@ def hook_too_long(made: Template) -> None:
     resource(made, "WebHosts")["LifecycleHookSpecificationList"][0]["HeartbeatTimeout"] = 7200
 
 
+def endless_patience(made: Template) -> None:
+    group(made)["UpdatePolicy"]["AutoScalingRollingUpdate"]["PauseTime"] = "PT65M"
+
+
 def quorum_lost(made: Template) -> None:
     group(made, "ConsulServers")["UpdatePolicy"]["AutoScalingRollingUpdate"]["MinInstancesInService"] = "1"
 
@@ -200,6 +246,7 @@ MISTAKES = [
     (hook_outside, the.hooks_are_in_the_group_and_end_in_time),
     (hook_misspelt, the.hooks_are_in_the_group_and_end_in_time),
     (hook_too_long, the.hooks_are_in_the_group_and_end_in_time),
+    (endless_patience, the.a_rolling_update_keeps_what_is_needed),
     (quorum_lost, the.a_rolling_update_keeps_what_is_needed),
     (consul_by_the_balancer, the.only_web_hosts_are_judged_by_the_balancer),
     (slow_health, the.health_is_asked_of_the_proxy_in_time),
