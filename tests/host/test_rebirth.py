@@ -73,8 +73,9 @@ class Lives:
 
     async def serves(self, image: str) -> None:
         """Wait until only *image* is left and nothing is to be done; the next chapter may kill everywhere anew."""
-        await self._comes_to_rest(lambda report: phase_of(report, image) is SlotPhase.SERVING)
-        report = await self.host.until(lambda report: phase_of(report, image) is SlotPhase.SERVING)
+        # While a container is being stopped, nothing is to be done either.
+        await self._comes_to_rest(lambda report: _is_alone(report, image))
+        report = await self.host.until(lambda report: _is_alone(report, image))
         assert sorted(str(slot.state) for slot in report.slots.values()) == ["maint", "ready"]
         label = f"label=tidegate.app={self.story.app}"
         assert len((await self.docker.cli("ps", "-aq", "--filter", label)).split()) == 1, "a container is orphaned"
@@ -93,6 +94,11 @@ class Lives:
             return False
 
         assert await eventually(at_rest, deadline_s=40), self.host.agent.log_tail(30)
+
+
+def _is_alone(report: NodeReport, image: str) -> bool:
+    others = {slot.phase for slot in report.slots.values() if slot.image != image}
+    return phase_of(report, image) is SlotPhase.SERVING and others == {SlotPhase.EMPTY}
 
 
 @pytest_asyncio.fixture(loop_scope="session", name="lives")
