@@ -24,6 +24,8 @@ from tests.lab.verdict import Event, EventKind, Rules, Verdict, judge
 MIX = Mix(visit_min_s=2, visit_max_s=5, stream_ms=3000, slow_ms=1500, websocket_s=3)
 """Five kinds at once, over 300 requests a second; short, so that a release is soon used by nobody."""
 VISIT_IDLE_S = 4.0
+ELECTION_S = 20.0
+"""Time in which hosts have read what Consul says though its leader died: an election, and their own pauses."""
 KNOBS = (
     *("--min-healthy-time", "1s", "--bake-time", "2s", "--drain-idle", "3s", "--drain-timeout", "60s"),
     *("--stop-grace-period", "3s", "--progress-deadline", "60s", "--lost-after", "20s"),

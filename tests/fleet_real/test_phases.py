@@ -7,7 +7,7 @@ import pytest
 
 from agent.core.record import Phase
 from tests.fleet_real.conftest import Shelf
-from tests.fleet_real.story import MIX, FleetStory, proven
+from tests.fleet_real.story import ELECTION_S, MIX, FleetStory, proven
 from tests.lab.traffic import Traffic
 
 pytestmark = [
@@ -52,7 +52,7 @@ async def test_a_death_on_the_way_forward_delays_a_rollout_and_no_more(
             if each is Phase.AWAITING_PROMOTION:
                 assert await story.insist("promote")
         outcome = await traffic.stop()
-    proven(await story.verdict(outcome), outcome)
+    proven(await story.verdict(outcome, settle_s=ELECTION_S), outcome)
 
 
 @WHO
@@ -66,7 +66,7 @@ async def test_a_death_in_an_abort_delays_it(story: FleetStory, shelf: Shelf, st
         assert await story.insist("abort")
         await story.until_phase(Phase.ABORTED, deadline_s=TAKEOVER_S)
         outcome = await traffic.stop()
-    proven(await story.verdict(outcome), outcome)
+    proven(await story.verdict(outcome, settle_s=ELECTION_S), outcome)
 
 
 @WHO
@@ -81,4 +81,4 @@ async def test_a_death_in_a_rollback_delays_it(story: FleetStory, shelf: Shelf, 
         await strike(story)
         await story.until_phase(Phase.ROLLED_BACK, deadline_s=TAKEOVER_S)
         outcome = await traffic.stop()
-    proven(await story.verdict(outcome), outcome)
+    proven(await story.verdict(outcome, settle_s=ELECTION_S), outcome)
