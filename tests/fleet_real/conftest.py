@@ -53,6 +53,5 @@ async def _town(docker: DockerDaemon, shelf: Shelf) -> AsyncIterator[Fleet]:
 async def _story(town: Fleet) -> FleetStory:
     """The fleet at rest, whatever the story before did."""
     await town.mend()
-    story = FleetStory(town, await town.serving())
-    await story.settled()
-    return story
+    await FleetStory(town, "").settled()
+    return FleetStory(town, await town.serving())

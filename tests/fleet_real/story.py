@@ -47,10 +47,12 @@ class FleetStory:
         return version_of(self.began_with)
 
     async def settled(self) -> None:
-        """Wait until nothing is in progress, one coordinator leads, and a slot is free on every host."""
-        reading = await self.reading()
-        if reading.record is not None:
-            await self.until(lambda record: record.phase.is_terminal)
+        """End what is in progress; wait until one coordinator leads, and a slot is free on every host."""
+        record = (await self.reading()).record
+        if record is not None and not record.phase.is_terminal:  # the test before has failed
+            for name in ("abort", "rollback"):
+                await self.command(name, "--detach")
+            await self.until(lambda record: record.phase.is_terminal, deadline_s=120)
 
         async def has_holder() -> bool:
             return bool(await self.fleet.holder())
@@ -133,9 +135,8 @@ class FleetStory:
         """Wait until the rollout is in one of *phases*."""
         return await self.until(lambda record: record.phase in phases, deadline_s=deadline_s)
 
-    async def until_reached(self, phase: Phase, *, deadline_s: float = 60.0) -> None:
-        """Wait until the rollout has entered *phase*, though it may have left it again."""
-        generation = await self.generation()
+    async def until_reached(self, generation: int, phase: Phase, *, deadline_s: float = 60.0) -> None:
+        """Wait until that rollout has entered *phase*, though it may have left it again."""
 
         async def reached() -> bool:
             try:

@@ -43,10 +43,10 @@ async def test_a_death_on_the_way_forward_delays_a_rollout_and_no_more(
     async with Traffic(story.fleet.edge.target, mix=MIX) as traffic:
         await asyncio.sleep(1)
         await story.begin(shelf.other(story.version), "--canary", "1", "--detach")
-        await story.until(lambda record: record.generation > before, deadline_s=20)
+        generation = (await story.until(lambda record: record.generation > before)).generation
         for each in (*FORWARD, Phase.BAKING, Phase.RETIRING, Phase.SUCCESSFUL):
             if each is not Phase.PENDING:
-                await story.until_reached(each, deadline_s=TAKEOVER_S)
+                await story.until_reached(generation, each, deadline_s=TAKEOVER_S)
             if each is phase:
                 await strike(story)
             if each is Phase.AWAITING_PROMOTION:
@@ -75,9 +75,9 @@ async def test_a_death_in_a_rollback_delays_it(story: FleetStory, shelf: Shelf, 
     async with Traffic(story.fleet.edge.target, mix=MIX) as traffic:
         await asyncio.sleep(1)
         await story.begin(shelf.other(story.version), "--detach")
-        await story.until_phase(Phase.BAKING)
+        record = await story.until_phase(Phase.BAKING)
         assert await story.insist("rollback")
-        await story.until_reached(Phase.ROLLING_BACK)
+        await story.until_reached(record.generation, Phase.ROLLING_BACK)
         await strike(story)
         await story.until_phase(Phase.ROLLED_BACK, deadline_s=TAKEOVER_S)
         outcome = await traffic.stop()
