@@ -25,9 +25,19 @@ PATIENT = ("--progress-deadline", "3m")
 """A rollout that stands still for longer than its deadline is taken back: Consul is away for a minute here."""
 WATCHDOG = "[Service]\nWatchdogSec=8\n"
 each_disaster = pytest.mark.parametrize("disaster", DISASTERS, ids=lambda disaster: disaster.name.replace(" ", "-"))
+USUAL = frozenset(
+    {"the agent is killed", "the host loses power", "the host is parted from Consul", "Consul's leader dies"}
+)
+"""Those of every `make test`; the others take minutes more, and are left to `make test-all`."""
+assert {each.name for each in DISASTERS} >= USUAL
+each_in_turn = pytest.mark.parametrize(
+    "disaster",
+    [pytest.param(each, marks=[] if each.name in USUAL else [pytest.mark.full]) for each in DISASTERS],
+    ids=lambda disaster: disaster.name.replace(" ", "-"),
+)
 
 
-@each_disaster
+@each_in_turn
 async def test_in_switching(story: ClusterStory, shelf: Shelf, disaster: Disaster) -> None:
     """Two hosts have switched, the third has not: it is held back by a frozen agent until the disaster comes."""
     web = story.cluster.machine("web-3")
