@@ -18,7 +18,7 @@ from agent.core.desired import AsItIs, HoldingPage
 from agent.core.draft import BUSY_POLL_S, Draft, Situation, is_ready
 from agent.core.goals import Goal, goals_of
 from agent.core.joining import note_ready, still_joins
-from agent.core.leaving import DRAIN_POLL_S, keep, leave, revive
+from agent.core.leaving import DRAIN_POLL_S, keep, leave, revive, watch_silence
 from agent.core.names import SlotName
 from agent.core.observed import AdminState, Container, Gate, Unavailable
 from agent.core.plan import Plan, SlotPhase, SlotView
@@ -159,6 +159,7 @@ def _hold(draft: Draft, goals: dict[SlotName, Goal]) -> None:
         if draft.slot(slot).served:
             draft.show(slot, SlotPhase.DRAINING, "kept warm: the way back")
         if draft.at.desired.runs_both:
+            watch_silence(draft, slot)
             draft.look(draft.now + DRAIN_POLL_S)  # the fleet goes by its silence, and HAProxy sends no event
 
 

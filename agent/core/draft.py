@@ -56,6 +56,8 @@ class Draft:
     views: dict[SlotName, SlotView] = field(default_factory=dict)
     probes: list[ProbeOrder] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    silence: dict[SlotName, float] = field(default_factory=dict)
+    """Seconds since a visitor was last seen on a slot."""
     look_at: float = 0.0
 
     def __post_init__(self) -> None:
@@ -145,6 +147,7 @@ class Draft:
             self.views,
             tuple(self.probes),
             tuple(self.notes),
+            self.silence,
         )
 
 

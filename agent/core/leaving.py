@@ -22,7 +22,7 @@ def keep(draft: Draft, slot: SlotName, tenant: Container) -> None:
     since = known.drain_since if known.drain_since is not None else draft.now
     draft.remember(slot, drain_since=since)
     age = draft.now - since
-    quiet_for = _quiet_for(draft, slot, server)
+    quiet_for = watch_silence(draft, slot)
     if age >= knobs.drain_timeout:
         reason = f"drain_timeout of {format_duration(knobs.drain_timeout)} is over"
         leave(draft, slot, tenant, reason, knobs.stop_grace_period)
@@ -101,6 +101,23 @@ def revive(draft: Draft, slot: SlotName, tenant: Container) -> None:
     draft.look(due)
 
 
+def watch_silence(draft: Draft, slot: SlotName) -> float:
+    """
+    Return the seconds since a visitor was last seen on it: also one of an old worker's, and to the end of a stream.
+
+    HAProxy counts from the start of the last request, and a new worker knows nothing of those of the one before it.
+    The time is noted a little ahead, so that a busy slot does not change the journal at each look. What is returned
+    is also what the host reports.
+    """
+    server, busy_at = draft.server(slot), draft.slot(slot).busy_at
+    if _busy(draft, server) is not None and (busy_at is None or busy_at < draft.now):
+        busy_at = draft.now + min(BUSY_AHEAD_S, draft.at.app.knobs.visit_idle / 10)
+        draft.remember(slot, busy_at=busy_at)
+    age = server.last_request_age_s
+    draft.silence[slot] = age if busy_at is None else max(0.0, min(age, draft.now - busy_at))
+    return draft.silence[slot]
+
+
 def _stop(draft: Draft, slot: SlotName, tenant: Container, reason: str) -> None:
     grace_s = draft.at.app.knobs.stop_grace_period if tenant.stop_grace_s is None else tenant.stop_grace_s
     draft.jobs.append(Stop(slot, tenant.id, grace_s, reason, draft.slot(slot).failed_key))
@@ -120,22 +137,6 @@ def _busy(draft: Draft, server: Server) -> str | None:
             return None
         case count:
             return f"{count} old HAProxy worker{'s' if count > 1 else ''} may still serve it"
-
-
-def _quiet_for(draft: Draft, slot: SlotName, server: Server) -> float:
-    """
-    Return the seconds since a visitor was last seen on it: also one of an old worker's, and to the end of a stream.
-
-    HAProxy counts from the start of the last request, and a new worker knows nothing of those of the one before it.
-    The time is noted a little ahead, so that a busy slot does not change the journal at each look.
-    """
-    busy_at = draft.slot(slot).busy_at
-    if _busy(draft, server) is not None and (busy_at is None or busy_at < draft.now):
-        busy_at = draft.now + min(BUSY_AHEAD_S, draft.at.app.knobs.visit_idle / 10)
-        draft.remember(slot, busy_at=busy_at)
-    if busy_at is None:
-        return server.last_request_age_s
-    return max(0.0, min(server.last_request_age_s, draft.now - busy_at))
 
 
 def _drain_reason(draft: Draft, server: Server, since: float) -> str:

@@ -1,7 +1,7 @@
 """The result of a decision: what is safe to do now, when to look again, and what to show meanwhile."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from agent.core.actions import Action
@@ -61,3 +61,5 @@ class Plan:
     probes: tuple[ProbeOrder, ...] = ()
     notes: tuple[str, ...] = ()
     """What concerns no single slot: held back keys, systems that are away."""
+    silence: Mapping[SlotName, float] = field(default_factory=dict)
+    """Seconds since a visitor was last seen on a slot that is watched for it: to the end of what was open."""

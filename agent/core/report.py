@@ -64,7 +64,7 @@ class SlotReport(_Document):
     open_requests: Annotated[int | None, Field(ge=0)] = None
     """Open and queued requests; None when unknown."""
     last_request_age_s: int | None = None
-    """Seconds since the last request, rounded down to 5; only for a slot that does not get new visitors."""
+    """Seconds since the last request, to its end where it is watched; rounded down to 5; only for a drained slot."""
     lines: tuple[str, ...] = ()
     """Last log lines of a container that failed."""
     since: float | None = None
@@ -246,9 +246,13 @@ def _slot(view: HostView, slot: SlotName) -> SlotReport:
             "is_up": server.is_serving,
             "is_staged": _is_staged(view, slot),
             "open_requests": server.open_requests + server.queued if aging or tenant is None else None,
-            "last_request_age_s": int(server.last_request_age_s) // AGE_STEP_S * AGE_STEP_S if aging else None,
+            "last_request_age_s": _stepped(view.plan.silence.get(slot, server.last_request_age_s)) if aging else None,
         },
     )
+
+
+def _stepped(age_s: float) -> int:
+    return int(age_s) // AGE_STEP_S * AGE_STEP_S
 
 
 def _is_staged(view: HostView, slot: SlotName) -> bool:

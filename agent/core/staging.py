@@ -222,6 +222,7 @@ def _fail(draft: Draft, slot: SlotName, tenant: Container, want: Want, reason: s
     draft.memory = with_failure(draft.memory, want.key, Failure(reason=reason, at=draft.now))
     draft.remember(slot, staged=False, checking_since=None, failed_key=want.key)
     draft.pins.pop(slot, None)
+    draft.states = [state for state in draft.states if not (isinstance(state, SetState) and state.slot is slot)]
     leave(draft, slot, tenant, reason, 0.0)
     if not draft.insists_on(want):
         draft.show(slot, SlotPhase.FAILED, f"{want.reference}: {reason}")
