@@ -52,6 +52,7 @@ def befall(world: FleetWorld, name: str) -> None:
     node = _some(world)
     if node is not None and not world.is_healed:
         world.faults += 1
+        world.leaderless_since = None
         world.note(f"fault {name} ({node.name})")
         DEEDS[name](world, node)
 
@@ -60,17 +61,24 @@ def heal(world: FleetWorld) -> None:
     """End all faults that last, and let no more come."""
     world.is_healed = True
     world.registry_is_away = False
-    if world.consul.is_away:
+    was_away = world.consul.is_away
+    if was_away:
         world.consul.set_away(is_away=False)
+    for node in world.nodes.values():
+        _heal_host(world, node, was_away=was_away)
     for candidate in world.coordinators:
         candidate.link.is_cut, candidate.link.lossy, candidate.link.slow_s = False, 0.0, 0.0
         if not candidate.process.alive:
             candidate.start()
-    for node in world.nodes.values():
-        node.link.lossy, node.link.slow_s, node.watch.is_deaf, node.leaving = 0.0, 0.0, False, False
-        node.docker.down = node.proxy.down = False
-        if node.link.is_cut:
-            set_cut(world, node, is_cut=False)
-        if not node.is_up and not node.is_gone:
-            node.boot()
-        node.wake()
+
+
+def _heal_host(world: FleetWorld, node: Node, *, was_away: bool) -> None:
+    node.link.lossy, node.link.slow_s, node.watch.is_deaf, node.leaving = 0.0, 0.0, False, False
+    node.docker.down = node.proxy.down = False
+    if node.link.is_cut:
+        set_cut(world, node, is_cut=False)
+    elif was_away:
+        node.watch.link_changed()
+    if not node.is_up and not node.is_gone:
+        node.boot()
+    node.wake()

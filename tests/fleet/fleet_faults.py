@@ -2,7 +2,7 @@
 
 from agent.core.record import Phase
 from agent.core.rollout import commands
-from tests.fleet.host_faults import GRACE_S, trouble
+from tests.fleet.host_faults import GRACE_S, set_cut, trouble
 from tests.fleet.node import FOREVER, Node
 from tests.fleet.wishes import strategy_of
 from tests.fleet.world import FleetWorld
@@ -67,6 +67,7 @@ def stall_coordinator(world: FleetWorld, _: Node) -> None:
         leader.process.stall(seconds)
     else:
         leader.is_stalling = seconds
+        world.tours.late_s = max(world.tours.late_s, seconds)
 
 
 def lose_session(world: FleetWorld, _: Node) -> None:
@@ -81,8 +82,13 @@ def cut_coordinator(world: FleetWorld, _: Node) -> None:
     leader = world.leader
     if leader is None:
         return
-    leader.link.is_cut = True
     seconds = world.rng.uniform(3, 40)
+    for node in world.nodes.values():
+        if node.link is leader.link:
+            trouble(world, node, seconds)
+            set_cut(world, node, is_cut=True)
+            world.clock.after(seconds, lambda node=node: set_cut(world, node, is_cut=False))  # type: ignore[misc]
+    leader.link.is_cut = True
     world.clock.after(5.5, lambda: world.consul.machine_died(leader.name) if leader.link.is_cut else None)
     world.clock.after(seconds, lambda: setattr(leader.link, "is_cut", False))
 

@@ -20,7 +20,7 @@ from tests.fleet.clock import Clock, Process, Sleep
 from tests.fleet.link import Link, client_of
 from tests.fleet.watching import APP
 
-TRIES = 5
+TRIES = 30
 Command = Callable[[KeySnapshot, Signature], Change]
 
 
@@ -79,7 +79,7 @@ class Operator:
                 self._refused(what, exc)
                 return
             except TidegateError:
-                await Sleep(0.5)
+                await Sleep(2.0)
 
     async def _once(self, what: str, command: Command) -> bool:
         client = client_of(self.link, self.name)

@@ -77,7 +77,8 @@ class FleetWorld:
     is_healed: bool = False
     """All faults have ended for good."""
     registry_is_away: bool = False
-    _leaderless_since: float | None = None
+    leaderless_since: float | None = None
+    """Since when nobody leads though somebody could, and no other fault came (L4)."""
     leaderless_s: float = 0.0
     _leaderless_at: dict[int, float] = field(default_factory=dict)
     _late: set[int] = field(default_factory=set)
@@ -252,12 +253,12 @@ class FleetWorld:
             self.leaderless_s += LOOK_S
         able = any(self._is_able(each) for each in self.coordinators)
         if leads or not able:
-            self._leaderless_since = None
-        elif self._leaderless_since is None:
-            self._leaderless_since = self.clock.now
-        elif self.clock.now - self._leaderless_since > TAKEOVER_S:
-            self.breach("L4", f"nobody leads since {self._leaderless_since:.1f}s though somebody could")
-            self._leaderless_since = FOREVER
+            self.leaderless_since = None
+        elif self.leaderless_since is None:
+            self.leaderless_since = self.clock.now
+        elif self.clock.now - self.leaderless_since > TAKEOVER_S:
+            self.breach("L4", f"nobody leads since {self.leaderless_since:.1f}s though somebody could")
+            self.leaderless_since = FOREVER
         for rollout in self.ledger.rollouts.values():
             self._is_in_time(rollout)
 
