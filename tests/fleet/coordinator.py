@@ -9,6 +9,7 @@ import json
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 from agent.adapters.consul_fleet import Fence, FleetReading, assemble, read_keys, read_members, write_change
 from agent.adapters.consul_services import Instances
@@ -23,6 +24,8 @@ from agent.core.rollout.change import Change, Guard, Write, signed, writes_of
 from agent.core.rollout.decision import Decision
 from agent.core.rollout.fleet import Fleet, Resolution
 from agent.core.rollout.sightings import Sightings, sight
+from agent.runtime.fleet_housekeeping import Housekeeping
+from agent.runtime.fleet_watch import FleetWatch
 from tests.fleet.clock import Clock, Process, Sleep
 from tests.fleet.ledger import LOCK
 from tests.fleet.link import Link, client_of
@@ -31,6 +34,8 @@ from tests.fleet.watching import APP, PREFIX
 RENEW_S, FENCE_S = 5.0, 10.0
 READ_EVERY_S = 1.0
 ASK_AGAIN_S = 2.0
+TIDY_S = 300.0
+"""A fleet at rest is looked at this often."""
 REPORTS = keys.node_reports(APP)
 
 
@@ -44,6 +49,7 @@ class CoordinatorBug:
     writes: Callable[[tuple[Write, ...]], tuple[Write, ...]] = lambda writes: writes
     is_fenced: bool = True
     contends: bool = True
+    tidies: bool = True
 
 
 @dataclass(slots=True, eq=False)
@@ -68,6 +74,7 @@ class SimCoordinator:
     _sightings: Sightings = field(default_factory=Sightings)
     _resolved: dict[int, Resolution] = field(default_factory=dict)
     _asks_at: float = 0.0
+    _keep: Housekeeping = field(init=False)
     _known: tuple[tuple[KeyValue, ...], Instances] | None = None
     """Reports and catalog as last read."""
     _known_at: float = float("-inf")
@@ -77,6 +84,10 @@ class SimCoordinator:
 
     def __post_init__(self) -> None:
         self.process = Process(self.clock)
+        self._new_housekeeping()
+
+    def _new_housekeeping(self) -> None:
+        self._keep = Housekeeping(client_of(self.link, self.name), APP, cast("FleetWatch", self))
 
     @property
     def wall(self) -> float:
@@ -92,6 +103,7 @@ class SimCoordinator:
         """Begin, as after a boot."""
         self.process = Process(self.clock, self.process.stalled_until)
         self.session, self._sightings, self._resolved = "", Sightings(), {}
+        self._new_housekeeping()
         self._due, self._is_looking, self._known = float("inf"), False, None
         for prefix in (PREFIX, REPORTS):
             self.link.consul.watch(prefix, self.wake)
@@ -187,8 +199,9 @@ class SimCoordinator:
         record = reading.record
         if record is None or not self.trusts_itself:
             return self.clock.now + 5.0
+        await self._tidy(reading)
         if record.phase.is_terminal:
-            return float("inf")
+            return self.clock.now + TIDY_S
         fleet = await self._fleet(reading, record, is_consistent=False)
         found = self.bug.advance(record, fleet, self.wall)
         if found.needs_consistent:
@@ -202,6 +215,19 @@ class SimCoordinator:
             return found.look_again_at - self.wall + self.clock.now
         await self._write(self.bug.change(found.change), reading)
         return self.clock.now
+
+    async def _tidy(self, reading: FleetReading) -> None:
+        """Clear away what the agent's housekeeping would; it asks :meth:`reports_of_gone`."""
+        if reading.record is not None and reading.record.phase.is_terminal:
+            self._sightings, _ = sight(self._sightings, reading.live, reading.reports, self.clock.now)
+        if self.bug.tidies:
+            await self._keep.tidy(reading, Fence(self.session), self.clock.now)
+
+    def reports_of_gone(self, gone_s: float) -> tuple[KeyValue, ...]:
+        """Return the reports of hosts not seen for that long, as last read."""
+        entries, _ = self._known or ((), None)
+        since = {keys.node_report(APP, node): at for node, at in self._sightings.gone.items()}
+        return tuple(entry for entry in entries if self.clock.now - since.get(entry.key, self.clock.now) >= gone_s)
 
     async def _read(self, *, anew: bool = False) -> FleetReading:
         """Read the keys; reports and catalog, too, but not more often than the agent's watch does."""

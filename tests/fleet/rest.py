@@ -48,6 +48,16 @@ def _not_as_decided(node: Node, final: RecordedRelease | None) -> str:
     return "" if node.says_ready else f"not ready, gate {node.proxy.process.gate}"
 
 
+def leftovers(world: FleetWorld) -> Iterator[tuple[str, str]]:
+    """L5, an hour later: keys of hosts and rollouts that are gone."""
+    live = {node.name for node in world.live}
+    for key in world.consul.kv:
+        if key.startswith(keys.node_reports(APP)) and key.rpartition("/")[2] not in live:
+            yield "L5", f"key {key} is left, and the host is gone for an hour"
+        if key.startswith(keys.rollouts(APP)):
+            yield "L5", f"key {key} is left, and no rollout is in progress"
+
+
 def orphans(world: FleetWorld) -> Iterator[tuple[str, str]]:
     """L5 and S13: nothing is left over, and nothing is missing in the history."""
     for node in world.live:

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field, replace
 from agent.core.record import Phase
 from agent.core.rollout import commands
 from agent.core.rollout.decision import Decision
+from agent.runtime.fleet_housekeeping import GONE_S
+from tests.fleet.coordinator import TIDY_S
 from tests.fleet.faults import DEEDS, befall, heal
-from tests.fleet.rest import at_rest, orphans, unsettled
+from tests.fleet.rest import at_rest, leftovers, orphans, unsettled
 from tests.fleet.visitors import crowd
 from tests.fleet.wishes import image_of, strategy_of
 from tests.fleet.world import FleetBug, FleetWorld
@@ -18,6 +20,8 @@ LONGEST_S = 900.0
 REST_S = 180.0
 """Longest time for hosts to come to rest: a `drain_timeout`, and the checks and pulls around it."""
 JOINS = 8
+TIDY_EVERY = 20
+"""Seeds in which the fleet is left alone for an hour, to see what is cleared away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,7 @@ class Script:
             coordinators=rng.choice((2, 3, 3)),
             is_first_deploy=rng.random() < 0.1 and not setting.images,
             deploys=rng.choice((1, 1, 2)),
-            faults=rng.choice((0, 1, 2, 3, 4, 6)),
+            faults=rng.choice((0, 1, 2, 3, 4, 6, 10)),
             is_churning=rng.random() < 0.05,
         )
         return replace(
@@ -183,6 +187,10 @@ def finish(world: FleetWorld) -> None:
         world.clock.run(world.clock.now + 10.0)
     for name, what in (*unsettled(world), *orphans(world)):
         world.breach(name, what)
+    if world.seed % TIDY_EVERY == 0 and world.ledger.current is not None and not world.breaches:
+        world.clock.run(world.clock.now + GONE_S + 3 * TIDY_S)
+        for name, what in leftovers(world):
+            world.breach(name, what)
 
 
 def outcome_of(world: FleetWorld) -> Outcome:

@@ -7,9 +7,12 @@ the output is one line of JSON; the exit status is 1 where an invariant was brea
 
 import argparse
 import json
+import logging
 import sys
 import time
 from collections import Counter
+
+import structlog
 
 from tests.fleet.scenario import Outcome, Setting, run_seed
 
@@ -23,6 +26,7 @@ def main() -> int:
     parser.add_argument("--hosts", type=int, help="hosts of the fleet; by default 3 to 20, drawn from the seed")
     parser.add_argument("--trace", action="store_true", help="print what happens")
     arguments = parser.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     seeds = (
         [arguments.seed] if arguments.seed is not None else range(arguments.first, arguments.first + arguments.seeds)
     )

@@ -30,7 +30,7 @@ def test_the_invariants_hold_in_rollouts_on_3_to_20_hosts(first: int) -> None:
 
 
 @pytest.mark.fleet
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(1, 4))
 def test_the_invariants_hold_on_200_hosts(seed: int) -> None:
     """A step, a barrier and the idleness of many."""
     _, found = breaches(range(seed, seed + 1), Setting(hosts=200, deploys=1, images=("app:b",)))
@@ -40,11 +40,11 @@ def test_the_invariants_hold_on_200_hosts(seed: int) -> None:
 @pytest.mark.fleet
 def test_rollouts_come_to_every_kind_of_end() -> None:
     """The simulation reaches what it is about: success, abort and rollback, with visitors of both releases."""
-    outcomes, _ = breaches(range(40))
+    outcomes, _ = breaches(range(100, 120))
     ends = {phase for outcome in outcomes for phase in outcome.ends}
     assert {Phase.SUCCESSFUL, Phase.ABORTED, Phase.ROLLED_BACK} <= ends
-    assert sum(outcome.faults for outcome in outcomes) > 40
-    assert sum(outcome.asked for outcome in outcomes) > 10_000
+    assert sum(outcome.faults for outcome in outcomes) > 20
+    assert sum(outcome.moved.get("retired", 0) for outcome in outcomes) > 20
 
 
 @pytest.mark.fleet
@@ -63,7 +63,7 @@ def test_the_invariants_hold_in_2000_rollouts(first: int) -> None:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(1, 4))
 def test_the_invariants_hold_on_1000_hosts(seed: int) -> None:
     """As far as Tidegate is meant to go."""
     _, found = breaches(range(seed, seed + 1), Setting(hosts=1000, deploys=1, images=("app:b",)))

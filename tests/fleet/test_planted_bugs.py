@@ -82,6 +82,11 @@ PLANTED: list[tuple[str, FleetBug, Setting]] = [
     ),
     ("L4", FleetBug(coordinator=CoordinatorBug(contends=False)), Setting(images=GOOD, faults=())),
     ("L5", on_hosts(each(never_stop)), Setting(images=GOOD, faults=())),
+    (
+        "L5",
+        FleetBug(coordinator=CoordinatorBug(tidies=False)),
+        Setting(images=GOOD, faults=((Phase.STAGING, "lose"),)),
+    ),
 ]
 
 
