@@ -158,10 +158,14 @@ async def test_a_killed_haproxy_leaves_no_worker_and_starts_again(haproxy_dir: P
     config.write_text(HAPROXY_CONFIG.format(port=port, answer="one"))
     async with haproxy(config, haproxy_dir) as server:
         server.kill()
-        assert not await listens(port)
+        assert await eventually(lambda: _is_silent(port), deadline_s=5)
         await server.start()
         assert await listens(port)
     assert not await listens(port)
+
+
+async def _is_silent(port: int) -> bool:
+    return not await listens(port)
 
 
 @pytest.mark.real
