@@ -41,11 +41,17 @@ def _not_as_decided(node: Node, final: RecordedRelease | None) -> str:
         return ""
     if any(key.startswith(final.release) for key in node.agent.memory.failures):
         return ""
+    if serving is None and _is_sick(node, final):
+        return ""  # it came to visitors as the first release there was, and is no good
     if serving is None:
         return f"serves nothing ({node.agent.plan.views if node.agent.plan else None})"
     if serving.release != final.release:
         return f"serves {serving.reference}"
     return "" if node.says_ready else f"not ready, gate {node.proxy.process.gate}"
+
+
+def _is_sick(node: Node, final: RecordedRelease) -> bool:
+    return any(c.release == final.release and c.id in node.docker.sick for c in node.docker.containers.values())
 
 
 def leftovers(world: FleetWorld) -> Iterator[tuple[str, str]]:

@@ -198,7 +198,8 @@ def outcome_of(world: FleetWorld) -> Outcome:
     world.close()
     ends: dict[str, int] = {}
     for rollout in world.ledger.rollouts.values():
-        ends[rollout.record.phase] = ends.get(rollout.record.phase, 0) + 1
+        end = "cut off by a restore" if rollout.is_forked else str(rollout.record.phase)
+        ends[end] = ends.get(end, 0) + 1
     return Outcome(
         seed=world.seed,
         rollouts=len(world.ledger.rollouts),
