@@ -22,6 +22,7 @@ from tests.cluster.machine import Machine
 from tests.cluster.machines import build_machines
 from tests.cluster.secrets import REGISTRY, SERVERS, ZONES, Secrets, create
 from tests.cluster.settings import AppPlan, docker_config, server_files, web_files
+from tests.lab.cgroups import clear_unmounted
 from tests.lab.dockerd import DockerDaemon
 from tests.lab.images import Images, Store
 from tests.lab.ports import free_port
@@ -160,6 +161,7 @@ class Cluster:
         """Remove machines, networks, volumes and files."""
         await self._compose("--profile", "more", "down", "-v", "--remove-orphans", "-t", "0", timeout_s=180)
         shutil.rmtree(self.home)
+        await clear_unmounted()
 
     def environment(self, role: Role = Role.OPERATOR) -> dict[str, str]:
         """Return the variables by which ``tidegate`` and ``consul`` find the cluster, with the token of *role*."""

@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.lab.cgroups import clear_unmounted
 from tests.lab.process import ServerProcess
 from tests.lab.tools import LabError, run
 
@@ -91,6 +92,7 @@ async def docker_daemon() -> AsyncIterator[DockerDaemon]:
         raise LabError(f"no Docker daemon answers at {host}")
     if os.geteuid() != 0:
         raise LabError("no Docker daemon answers to this user; only root may start one (make test uses sudo)")
+    await clear_unmounted()  # of a cluster whose end nobody waited for
     async with started_daemon(host) as daemon:
         yield daemon
 
