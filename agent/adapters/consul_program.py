@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from agent.adapters.program import output_of
 from agent.core.consul_config import Version
 from agent.core.errors import FatalError
 
@@ -56,12 +57,7 @@ async def _run(program: str, *arguments: str) -> tuple[int, str]:
     except OSError as exc:
         raise FatalError(f"{program}: {exc.strerror}: install Consul, or name it with --consul") from exc
     try:
-        async with asyncio.timeout(PROGRAM_S):
-            output, _ = await process.communicate()
+        output = await output_of(process, PROGRAM_S)
     except TimeoutError as exc:
         raise FatalError(f"{program} {arguments[0]}: no answer within {PROGRAM_S:g}s") from exc
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
     return process.returncode or 0, output.decode("utf-8", "replace")

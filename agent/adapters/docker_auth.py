@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from agent.adapters.docker_reference import DOCKER_HUB
+from agent.adapters.program import output_of
 from agent.core.errors import ImagePullError, ImageRefusedError
 from agent.core.names import printable
 
@@ -90,14 +91,9 @@ async def _ask_helper(name: str, key: str) -> Mapping[str, str] | None:
     except OSError as exc:
         raise ImageRefusedError(f"credential helper {program}: {exc.strerror or exc}") from exc
     try:
-        async with asyncio.timeout(HELPER_S):
-            output, _ = await process.communicate(key.encode())
+        output = await output_of(process, HELPER_S, key.encode())
     except TimeoutError as exc:
         raise ImagePullError(f"credential helper {program}: no answer within {HELPER_S:g}s") from exc
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
     return _answer(program, process.returncode, output)
 
 

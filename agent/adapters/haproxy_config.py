@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.adapters.haproxy_files import ProxyPaths, is_plain
+from agent.adapters.program import output_of
 from agent.core.app import App
 from agent.core.errors import PermanentError, TransientError
 from agent.core.names import SlotName
@@ -174,12 +175,7 @@ async def check(text: str, binary: str = "haproxy") -> str:
 
 async def _words_of(process: asyncio.subprocess.Process, file_name: str) -> str:
     try:
-        async with asyncio.timeout(_CHECK_TIMEOUT_S):
-            output, _ = await process.communicate()
+        output = await output_of(process, _CHECK_TIMEOUT_S)
     except TimeoutError as exc:
         raise TransientError(f"haproxy -c gave no verdict within {_CHECK_TIMEOUT_S:g} s") from exc
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
     return output.decode(errors="replace").replace(file_name, "haproxy.cfg").strip()
