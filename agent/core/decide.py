@@ -234,6 +234,8 @@ def _set_gate(draft: Draft) -> None:
     gate = Gate.CLOSED if draft.memory.leaving or lack is not None else Gate.HOLDING if holding else Gate.OPEN
     if gate is not draft.proxy.gate or not draft.proxy.gate_saved:
         draft.gate = SetGate(gate)
+    if draft.memory.leaving:
+        draft.look(draft.now + DRAIN_POLL_S)  # a shutdown waits until nothing is open, and HAProxy sends no event
 
 
 def _remove_doubles(draft: Draft, containers: tuple[Container, ...]) -> None:

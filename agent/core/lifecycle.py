@@ -122,11 +122,8 @@ def _launching(now: Situation, at: float, since: float, patience: Patience) -> S
 def _leaving(now: Situation, at: float, since: float, patience: Patience) -> Step:
     report, gone_s = now.report, at - since
     limit_s = patience.leave_s if now.leave_by is None else min(patience.leave_s, now.leave_by - since)
-    if report is not None and report.is_leaving and gone_s >= SETTLE_S:
-        # Unknown is never empty.
-        opened = [slot.open_requests for slot in report.slots.values()]
-        if report.old_workers == 0 and all(count == 0 for count in opened):
-            return End(Hook.LEAVE, Result.CONTINUE, "nothing is open any more")
+    if report is not None and report.is_leaving and gone_s >= SETTLE_S and report.is_quiet:
+        return End(Hook.LEAVE, Result.CONTINUE, "nothing is open any more")
     if gone_s >= limit_s:
         return End(Hook.LEAVE, Result.CONTINUE, f"left after {format_duration(max(limit_s, 0))}; what is open is cut")
     return Beat(Hook.LEAVE) if at - now.beat_at >= HEARTBEAT_S else None

@@ -62,7 +62,7 @@ class SlotReport(_Document):
     is_staged: bool = False
     """Fit to be switched to: healthy, known good to HAProxy, its pin in the map; no new visitor reaches it."""
     open_requests: Annotated[int | None, Field(ge=0)] = None
-    """Open and queued requests; None when unknown."""
+    """Open and queued requests; None when unknown, and on a slot that serves a host that stays."""
     last_request_age_s: int | None = None
     """Seconds since the last request, to its end where it is watched; rounded down to 5; only for a drained slot."""
     lines: tuple[str, ...] = ()
@@ -113,6 +113,11 @@ class NodeReport(_Document):
     failures: dict[str, FailureReport] = {}
     """By the wish that failed: ``<release>#<generation>`` in a rollout."""
     slots: dict[SlotName, SlotReport]
+
+    @property
+    def is_quiet(self) -> bool:
+        """Nothing is open on any slot, in HAProxy's worker or in an old one; unknown is never quiet."""
+        return self.old_workers == 0 and all(slot.open_requests == 0 for slot in self.slots.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,12 +245,14 @@ def _slot(view: HostView, slot: SlotName) -> SlotReport:
         return report
     server = view.proxy.servers[slot]
     aging = tenant is not None and server.admin is not AdminState.READY
+    # What comes and goes on a slot that serves is no news, unless the host waits for its end.
+    is_counted = aging or tenant is None or view.plan.memory.leaving
     return report.model_copy(
         update={
             "state": server.admin,
             "is_up": server.is_serving,
             "is_staged": _is_staged(view, slot),
-            "open_requests": server.open_requests + server.queued if aging or tenant is None else None,
+            "open_requests": server.open_requests + server.queued if is_counted else None,
             "last_request_age_s": _stepped(view.plan.silence.get(slot, server.last_request_age_s)) if aging else None,
         },
     )

@@ -89,6 +89,16 @@ def test_traffic_on_the_serving_slot_changes_nothing(age_s: float, open_requests
     assert report_of(a_view(a_proxy(busy), blue=SlotPhase.SERVING), IDENTITY) == quiet
 
 
+def test_a_host_that_leaves_counts_what_is_open_on_the_serving_slot() -> None:
+    """A shutdown, and an instance's end, wait for it."""
+    view = a_view(a_proxy(a_server(AdminState.READY, "UP", open_requests=7)), blue=SlotPhase.SERVING)
+    leaving = replace(view, plan=replace(view.plan, memory=Memory(leaving=True)))
+    report = report_of(leaving, IDENTITY)
+    assert (report.slots[SlotName.BLUE].open_requests, report.is_quiet) == (8, False)
+    assert report_of(replace(leaving, observed=replace(leaving.observed, proxy=a_proxy(UP))), IDENTITY).is_quiet
+    assert not report_of(view, IDENTITY).is_quiet, "not counted is not empty"
+
+
 @pytest.mark.parametrize(("age_s", "shown"), [(0.0, 0), (4.9, 0), (5.0, 5), (64.2, 60)])
 def test_the_age_of_the_last_request_is_told_of_a_slot_that_empties(age_s: float, shown: int) -> None:
     """Rounded down to five seconds: idleness is never overstated."""
