@@ -114,7 +114,7 @@ def view_of(look: Look, before: Sightings | None = None) -> tuple[FleetView, Sig
     reasons = {wait.node: wait.reason for wait in waits if wait.node}
     agents = {each.meta.get("node", ""): each for each in look.instances}
     rows = tuple(_row(host, agents.get(host.node), reasons.get(host.node, "")) for _, host in sorted(hosts.items()))
-    bars = _bars(record, tuple(hosts.values())) if record is not None else ()
+    bars = _bars(record, tuple(host for host in hosts.values() if not host.is_leaving)) if record is not None else ()
     return FleetView(look, rows, bars, waits, edits, hosts), seen
 
 

@@ -14,7 +14,7 @@ from agent.core.app import App
 from agent.core.desired import AsItIs, Desired, HoldingPage, Want
 from agent.core.keys import Outcome
 from agent.core.memory import Baseline, Failure
-from agent.core.names import SlotName
+from agent.core.names import SlotName, told_apart
 from agent.core.observed import AdminState, Container, Gate, Observed, Proxy, Unavailable
 from agent.core.plan import Plan, SlotPhase, SlotView
 from agent.core.recall import tenants_of
@@ -167,7 +167,7 @@ class HostView:
         for slot, view in sorted(self.plan.views.items()):
             tenant = self.tenants.get(slot)
             if view.phase is not SlotPhase.EMPTY:
-                parts.append(f"{slot} {view.phase}{f' {tenant.reference}' if tenant else ''}")
+                parts.append(f"{slot} {view.phase}{f' {told_apart(tenant.reference)}' if tenant else ''}")
         if self.plan.memory.holding:
             parts.append("holding page")
         return ", ".join(parts) or "nothing runs"

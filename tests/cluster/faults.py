@@ -28,8 +28,8 @@ class Disaster:
     lasts_s: float = 2.0
     is_deadly: bool = False
     """What the host held at that moment is lost; no more than that."""
-    is_dark: bool = False
-    """Consul does not answer operators meanwhile."""
+    status: tuple[int, str] = (0, "WEB +(staged|serving|draining|gone)")
+    """How ``tidegate status`` ends meanwhile, and a pattern of what it says; WEB is the host."""
 
 
 async def _kill_agent(_: Cluster, web: Machine) -> None:
@@ -101,15 +101,27 @@ async def _start_registry(cluster: Cluster, web: Machine) -> None:
     await cluster.machine("registry").power_on()
 
 
-DISASTERS: Sequence[Disaster] = (
-    Disaster("the agent is killed", _kill_agent),
-    Disaster("the watchdog ends a frozen agent", _expire, lasts_s=12),
-    Disaster("the host reboots", _reboot),
-    Disaster("the host loses power", _cut_power, _restore_power, is_deadly=True),
-    Disaster("the host is parted from Consul", _part, _rejoin, lasts_s=10),
-    Disaster("Consul's leader dies", _kill_leader, _bring_servers, lasts_s=5),
-    Disaster("all Consul servers are down for 60 s", _kill_servers, _bring_servers, lasts_s=60, is_dark=True),
-    Disaster("Docker restarts on the host", _restart_docker),
-    Disaster("HAProxy restarts on the host", _restart_haproxy, is_deadly=True),
-    Disaster("the registry is down", _stop_registry, _start_registry),
+_GONE = (0, "WEB +gone .*its agent is not seen alive")
+_DARK = (1, "Consul at https://")
+Scene = Sequence[Disaster]
+
+SCENES: Sequence[Scene] = (
+    (
+        Disaster("the agent is killed", _kill_agent),
+        Disaster("the host is parted from Consul", _part, _rejoin, lasts_s=10, status=_GONE),
+        Disaster("the host loses power", _cut_power, _restore_power, is_deadly=True, status=_GONE),
+    ),
+    (
+        Disaster("Docker restarts on the host", _restart_docker),
+        Disaster("HAProxy restarts on the host", _restart_haproxy, is_deadly=True),
+        Disaster("the host reboots", _reboot, status=(0, "WEB +(leaving|gone|serving|draining)")),
+    ),
+    (
+        Disaster("the watchdog ends a frozen agent", _expire, lasts_s=12),
+        Disaster("Consul's leader dies", _kill_leader, _bring_servers, lasts_s=5),
+        Disaster("the registry is down", _stop_registry, _start_registry),
+    ),
+    (Disaster("all Consul servers are down for 60 s", _kill_servers, _bring_servers, lasts_s=60, status=_DARK),),
 )
+"""What befalls one rollout, one after the other, each another host."""
+DISASTERS: Sequence[Disaster] = tuple(disaster for scene in SCENES for disaster in scene)

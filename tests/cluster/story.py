@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agent.adapters.consul_fleet import read_keys
 from agent.adapters.consul_policies import Role
@@ -40,6 +40,8 @@ MIX = Mix(
     websocket_s=3,
 )
 """All kinds at once, about 150 requests a second: six machines and their engines share the processors with it."""
+LASTING = replace(MIX, stream_ms=6000, websocket_s=6)
+"""Streams and conversations that outlast what a host waits in any case before it stops."""
 WEBS = ("web-1", "web-2", "web-3")
 
 
@@ -70,9 +72,9 @@ class ClusterStory:
         return version_of(self.began_with)
 
     @asynccontextmanager
-    async def traffic(self) -> AsyncIterator[Traffic]:
+    async def traffic(self, mix: Mix = MIX) -> AsyncIterator[Traffic]:
         """Send through the edge; returns when the edge serves."""
-        async with Traffic(self.cluster.site, mix=MIX) as traffic:
+        async with Traffic(self.cluster.site, mix=mix) as traffic:
             await asyncio.sleep(1)
             yield traffic
 

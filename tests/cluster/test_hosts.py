@@ -8,7 +8,7 @@ import pytest
 from agent.core.record import Phase
 from tests.cluster.machine import PAUSE_S, Machine, until_ready
 from tests.cluster.settings import web_files
-from tests.cluster.story import ClusterStory, Shelf, image_of
+from tests.cluster.story import LASTING, ClusterStory, Shelf, image_of
 from tests.lab.process import eventually
 
 pytestmark = [
@@ -135,7 +135,7 @@ async def test_a_host_that_joins_in_mid_rollout_follows_it_and_nobody_waits_for_
     """Before the commit it stages, too; after it, it serves by the table. In the end it leaves, and nobody waits."""
     target = shelf.other(story.version)
     way = ("--manual",) if phase is Phase.READY else ("--canary", "1")
-    async with story.traffic() as traffic:
+    async with story.traffic(LASTING) as traffic:
         await story.deploy(target, *way, "--wait", "promotion")
         (late,) = await story.cluster.scale(4)
         await until_ready(late, deadline_s=90)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.names import SlotName, parse_app, parse_digest, parse_node, parse_reference, printable
+from agent.core.names import SlotName, parse_app, parse_digest, parse_node, parse_reference, printable, told_apart
 
 HEX64 = "0123456789abcdef" * 4
 
@@ -79,3 +79,17 @@ def test_untrusted_text_is_printed_harmlessly(text: str) -> None:
 def test_each_slot_is_the_other_ones_other() -> None:
     assert [slot.other.other for slot in SlotName] == list(SlotName)
     assert SlotName.BLUE.other is SlotName.GREEN
+
+
+@pytest.mark.parametrize(
+    ("reference", "told"),
+    [
+        ("shop:b", "shop:b"),
+        ("registry.example:5000/shop", "registry.example:5000/shop"),
+        (f"registry.example:5000/shop:b@sha256:{'a' * 64}", "registry.example:5000/shop:b"),
+        (f"registry.example:5000/shop@sha256:{'a' * 64}", f"registry.example:5000/shop@sha256:{'a' * 12}"),
+    ],
+)
+def test_a_digest_is_told_only_where_nothing_else_tells_releases_apart(reference: str, told: str) -> None:
+    """Reasons and summaries have room for little."""
+    assert told_apart(parse_reference(reference)) == told

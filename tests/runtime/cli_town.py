@@ -177,6 +177,11 @@ class Town:
         self.do(self._report(node))
         self.agent(node, app=self.app)
 
+    def leave(self, node: str) -> None:
+        """Let a host leave traffic on purpose."""
+        self.reports[node] = self.reports[node].model_copy(update={"is_leaving": True})
+        self.do(self._report(node))
+
     def agent(self, node: str, **meta: str) -> None:
         """Let an agent live, as the catalog shows it; `status` is its check's."""
         status = meta.pop("status", "passing")

@@ -63,6 +63,16 @@ def test_status_as_json_holds_the_same_and_no_spec(shop: Town, op: Operator) -> 
     assert told["progress"]["switched"] == {"done": 3, "total": 3}
 
 
+def test_a_host_that_leaves_is_shown_and_holds_no_bar_up(shop: Town, op: Operator) -> None:
+    """Nobody waits for it, so a bar can be full without it."""
+    begun(shop, op, Phase.BAKING)
+    shop.host("web-3")
+    shop.leave("web-3")
+    told = op.json("status")
+    assert told["progress"]["switched"] == {"done": 2, "total": 2}
+    assert {row["node"]: row["phase"] for row in told["hosts"]}["web-3"] == "leaving"
+
+
 def test_a_foreign_edit_in_mid_rollout_is_shown_as_ignored(shop: Town, op: Operator) -> None:
     """In status and by the doctor."""
     begun(shop, op, Phase.BAKING)

@@ -1,0 +1,62 @@
+"""A disaster strikes one host in mid-rollout: when, what operators were told meanwhile, and what it may cost."""
+
+import asyncio
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tests.cluster.faults import Disaster
+from tests.cluster.machine import Machine
+from tests.cluster.story import ClusterStory
+from tests.lab.fleet import Said
+from tests.lab.traffic_record import Outcome
+from tests.lab.verdict import Verdict
+
+NOTICED_S = 0.3
+"""What was sent this long after a host had died may still have been on its way there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Strike:
+    """One disaster, as it went."""
+
+    disaster: Disaster
+    web: Machine
+    struck_at: float
+    struck_until: float
+    shown: Said
+    """What ``tidegate status`` said meanwhile."""
+
+    def was_told(self) -> None:
+        """Fail unless operators could see what the rollout waited for, or that nothing can be known."""
+        code, says = self.disaster.status
+        expected = says.replace("WEB", self.web.name)
+        text = self.shown.out + self.shown.err
+        assert self.shown.code == code, f"{self.disaster.name}: {self.shown.code}\n{text}"
+        assert re.search(expected, text), f"{self.disaster.name}: no {expected} in\n{text}"
+
+    def explains(self, sent_at: float, failed_at: float) -> bool:
+        """Whether a request that failed was open on the host as it died."""
+        return self.disaster.is_deadly and sent_at <= self.struck_until + NOTICED_S and failed_at >= self.struck_at
+
+
+async def suffer(story: ClusterStory, web: Machine, disaster: Disaster) -> Strike:
+    """Let it strike, ask for the status in the middle of it, and end it."""
+    struck_at = time.monotonic()
+    await disaster.strike(story.cluster, web)
+    struck_until = time.monotonic()
+    await asyncio.sleep(disaster.lasts_s / 2)
+    shown = await story.command("status")
+    await asyncio.sleep(disaster.lasts_s / 2)
+    await disaster.end(story.cluster, web)
+    print(f"\n{disaster.name}, {web.name}, {time.monotonic() - struck_at:.0f} s:\n{shown.out}{shown.err}")
+    return Strike(disaster, web, struck_at, struck_until, shown)
+
+
+def nothing_lost(outcome: Outcome, verdict: Verdict, strikes: Sequence[Strike]) -> None:
+    """Fail if anybody was moved, or a request failed that no dying host held."""
+    assert (verdict.moved_unasked, verdict.moved_back_and_forth, verdict.early, verdict.stale) == (0, 0, 0, 0), verdict
+    lost = [each for each in outcome.failures if not any(one.explains(each.sent_at, each.failed_at) for one in strikes)]
+    assert lost == [], lost[:8]
+    print(f"\n{outcome.total:,} requests, {len(outcome.failures)} were open on hosts that died")
