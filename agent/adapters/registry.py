@@ -2,11 +2,13 @@
 What an image reference means now: the digest of its top manifest, asked of the registry itself (HTTP API v2).
 
 Needs no Docker: coordinators have none. Credentials come from where Docker keeps them, read anew at each question.
-Plain HTTP is spoken to loopback registries only, as Docker does, and to those the settings name.
+Plain HTTP is spoken to loopback registries only, as Docker does, and to those the settings name. Authorities beyond the
+system's are those that Docker trusts for the registry: ``/etc/docker/certs.d/<host[:port]>/*.crt``.
 """
 
 import asyncio
 import hashlib
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -22,6 +24,7 @@ from agent.adapters.registry_token import Challenge, authorization
 from agent.core.errors import ImagePullError, ImageRefusedError
 from agent.core.names import Digest, ImageReference, parse_digest, printable
 
+CERTIFICATES = Path("/etc/docker/certs.d")
 DEADLINE_S = 20.0
 MANIFEST_MAX_BYTES = 4 * 1024 * 1024
 _HUB_HOST = "registry-1.docker.io"
@@ -45,15 +48,17 @@ class _Answer:
 class Registries:
     """Resolves references; one connection per question, as they are rare."""
 
-    def __init__(self, config: Path, insecure: tuple[str, ...] = ()) -> None:
+    def __init__(self, config: Path, insecure: tuple[str, ...] = (), certificates: Path = CERTIFICATES) -> None:
         """
         Remember where credentials lie.
 
         Args:
             config: Docker's configuration file.
             insecure: registries (``host[:port]``) that speak plain HTTP.
+            certificates: a directory for each registry (``host[:port]``) with an authority of its own.
         """
         self._config = config
+        self._certificates = certificates
         self._insecure = frozenset(insecure)
 
     async def digest(self, reference: ImageReference) -> Digest:
@@ -69,20 +74,28 @@ class Registries:
         where = repository(reference)
         tag = reference.rpartition("/")[2].partition(":")[2] or "latest"
         try:
-            async with asyncio.timeout(DEADLINE_S), aiohttp.ClientSession(auto_decompress=False) as session:
+            trust = aiohttp.TCPConnector(ssl=self._trust(_host_of(where)))
+            async with (
+                asyncio.timeout(DEADLINE_S),
+                aiohttp.ClientSession(connector=trust, auto_decompress=False) as session,
+            ):
                 answer = await self._manifest(session, where, tag, "HEAD")
                 is_bare = answer.status == HTTPStatus.OK and "Docker-Content-Digest" not in answer.headers
                 if is_bare or answer.status in _NO_HEAD:
                     answer = await self._manifest(session, where, tag, "GET")
         except TimeoutError as exc:
             raise ImagePullError(f"registry {where.registry}: no answer within {DEADLINE_S:g}s") from exc
+        except aiohttp.ClientConnectorCertificateError as exc:
+            home = self._certificates / _host_of(where)
+            why = f"its certificate is not trusted; {home}/*.crt may name its authority"
+            raise ImagePullError(f"registry {where.registry}: {why}: {printable(str(exc.certificate_error))}") from exc
         except (aiohttp.ClientError, OSError, ValueError) as exc:
             raise ImagePullError(f"registry {where.registry}: {printable(str(exc) or type(exc).__name__)}") from exc
         return _digest_of(reference, where, answer)
 
     def url_of(self, where: Repository) -> str:
         """Return the base of a registry's API."""
-        host = _HUB_HOST if where.registry == DOCKER_HUB else where.registry
+        host = _host_of(where)
         return f"{'http' if self._is_plain(host) else 'https'}://{host}/v2"
 
     def _may_be_told(self, realm: str) -> bool:
@@ -92,7 +105,21 @@ class Registries:
         return bool(parts.netloc) and "@" not in parts.netloc and (parts.scheme == "https" or is_plain)
 
     def _is_plain(self, host: str) -> bool:
-        return host in self._insecure or _is_loopback(host)
+        return host in self._insecure or (_is_loopback(host) and not self._authorities(host))
+
+    def _authorities(self, host: str) -> list[Path]:
+        return sorted((self._certificates / host).glob("*.crt"))
+
+    def _trust(self, host: str) -> ssl.SSLContext | bool:
+        if not (authorities := self._authorities(host)):
+            return True
+        context = ssl.create_default_context()
+        for authority in authorities:
+            try:
+                context.load_verify_locations(authority)
+            except (OSError, ValueError) as exc:
+                raise ImagePullError(f"registry {host}: its authority in {authority}: {exc}") from exc
+        return context
 
     async def _manifest(self, session: aiohttp.ClientSession, where: Repository, tag: str, method: str) -> _Answer:
         url = f"{self.url_of(where)}/{where.path}/manifests/{tag}"
@@ -131,6 +158,10 @@ def _digest_of(reference: ImageReference, where: Repository, answer: _Answer) ->
     if answer.status in _NO_RIGHT:
         raise ImageRefusedError(f"registry {where.registry} refuses {reference}: {answer.status}, no login or no right")
     raise ImagePullError(f"registry {where.registry} answered {answer.status} for {reference}")
+
+
+def _host_of(where: Repository) -> str:
+    return _HUB_HOST if where.registry == DOCKER_HUB else where.registry
 
 
 def _is_loopback(host: str) -> bool:

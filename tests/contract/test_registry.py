@@ -1,7 +1,13 @@
 """What an image reference means, asked of a real registry with and without a login."""
 
+import asyncio
+import contextlib
 import json
+import shutil
+import ssl
 import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +20,7 @@ from agent.adapters.registry import Registries
 from agent.core.errors import ImagePullError, ImageRefusedError
 from agent.core.names import Digest, ImageReference, parse_reference
 from tests.contract.registry_bench import INDEX, MANIFEST, basic, config_of, digest_of, document
+from tests.lab.certificates import Certificates, make_certificates
 from tests.lab.registry import Login, Registry, registry
 
 LOGIN = Login("ci", "pass:word")
@@ -124,6 +131,54 @@ async def test_a_registry_that_is_away_may_come_back(tmp_path: Path) -> None:
             await Registries(tmp_path / "none.json").digest(image.reference)
         await server.start()
         assert await Registries(tmp_path / "none.json").digest(image.reference) == image.index
+
+
+@real
+@on_the_shared_registry
+async def test_an_authority_that_docker_trusts_for_a_registry_counts(registry: Registry, tmp_path: Path) -> None:
+    """From the directory of that registry alone; without it nobody is trusted, and the login stays here."""
+    image = await push(registry)
+    (tmp_path / "made").mkdir()
+    certificates = await make_certificates(tmp_path / "made")
+    async with _behind_tls(registry, certificates) as address:
+        reference = parse_reference(image.reference.replace(registry.address, address))
+        trusted = tmp_path / "certs.d" / address
+        trusted.mkdir(parents=True)
+        shutil.copy(certificates.ca, trusted / "ca.crt")
+        registries = Registries(tmp_path / "none.json", certificates=tmp_path / "certs.d")
+        assert await registries.digest(reference) == image.index
+        (tmp_path / "other").mkdir()
+        shutil.copy((await make_certificates(tmp_path / "other")).ca, trusted / "ca.crt")
+        with pytest.raises(
+            ImagePullError, match=f"{address}.*not trusted.*certs.d/{address}/.*certificate verify failed"
+        ):
+            await registries.digest(reference)
+        (trusted / "ca.crt").write_text("no certificate")
+        with pytest.raises(ImagePullError, match=r"ca\.crt"):
+            await registries.digest(reference)
+
+
+@asynccontextmanager
+async def _behind_tls(registry: Registry, certificates: Certificates) -> AsyncIterator[str]:
+    """Put a relay that speaks TLS before the registry; its host and port."""
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inner, outer = await asyncio.open_connection("127.0.0.1", registry.port)
+        await asyncio.gather(_copy(reader, outer), _copy(inner, writer))
+
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificates.server, certificates.server_key)
+    server = await asyncio.start_server(relay, "127.0.0.1", 0, ssl=context)
+    async with server:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def _copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        while data := await source.read(65536):
+            sink.write(data)
+            await sink.drain()
+    sink.close()
 
 
 # What needs no server
