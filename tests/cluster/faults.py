@@ -108,7 +108,7 @@ Scene = Sequence[Disaster]
 SCENES: Sequence[Scene] = (
     (
         Disaster("the agent is killed", _kill_agent),
-        Disaster("the host is parted from Consul", _part, _rejoin, lasts_s=10, status=_GONE),
+        Disaster("the host is parted from Consul", _part, _rejoin, lasts_s=15, status=_GONE),
         Disaster("the host loses power", _cut_power, _restore_power, is_deadly=True, status=_GONE),
     ),
     (
@@ -118,7 +118,7 @@ SCENES: Sequence[Scene] = (
     ),
     (
         Disaster("the watchdog ends a frozen agent", _expire, lasts_s=12),
-        Disaster("Consul's leader dies", _kill_leader, _bring_servers, lasts_s=5),
+        Disaster("Consul's leader dies", _kill_leader, _bring_servers, lasts_s=10),
         Disaster("the registry is down", _stop_registry, _start_registry),
     ),
     (Disaster("all Consul servers are down for 60 s", _kill_servers, _bring_servers, lasts_s=60, status=_DARK),),

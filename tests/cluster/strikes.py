@@ -42,13 +42,12 @@ class Strike:
 
 
 async def suffer(story: ClusterStory, web: Machine, disaster: Disaster) -> Strike:
-    """Let it strike, ask for the status in the middle of it, and end it."""
+    """Let it strike, ask for the status when it has lasted long enough to be seen, and end it."""
     struck_at = time.monotonic()
     await disaster.strike(story.cluster, web)
     struck_until = time.monotonic()
-    await asyncio.sleep(disaster.lasts_s / 2)
+    await asyncio.sleep(disaster.lasts_s)
     shown = await story.command("status")
-    await asyncio.sleep(disaster.lasts_s / 2)
     await disaster.end(story.cluster, web)
     print(f"\n{disaster.name}, {web.name}, {time.monotonic() - struck_at:.0f} s:\n{shown.out}{shown.err}")
     return Strike(disaster, web, struck_at, struck_until, shown)

@@ -65,7 +65,7 @@ async def test_in_a_phase_that_waits(story: ClusterStory, shelf: Shelf, phase: P
     """All of a scene befalls one rollout, which then goes on as the operator says."""
     target = shelf.other(story.version)
     held = _held(story, scene)
-    way = ("--manual",) if phase is Phase.READY else ("--canary", "1", "--bake-time", "10m")
+    way = ("--manual",) if phase is Phase.READY else ("--canary", "1", "--bake-time", "10m", "--drain-timeout", "15m")
     async with story.traffic() as traffic:
         await _shorten_watchdog(held)
         began_at = time.monotonic()

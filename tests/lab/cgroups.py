@@ -46,15 +46,18 @@ async def clear_unmounted() -> None:
 
 async def _empty(names: str) -> None:
     """Mount a hierarchy, remove its groups from the leaves up, and unmount it: the last unmount ends it."""
-    with tempfile.TemporaryDirectory(prefix="tg-cgroup-") as home:
-        try:
-            await run(["mount", "-t", "cgroup", "-o", names, "none", home], timeout_s=10)
-        except LabError:
-            return
+    home = tempfile.mkdtemp(prefix="tg-cgroup-")
+    try:
+        await run(["mount", "-t", "cgroup", "-o", names, "none", home], timeout_s=10)
         try:
             await asyncio.to_thread(_remove_groups, home)
         finally:
-            await run(["umount", home], timeout_s=10)
+            await run(["umount", "-l", home], timeout_s=10)  # whoever looks into it just now does not hold it up
+    except LabError:
+        return
+    finally:
+        with suppress(OSError):
+            await asyncio.to_thread(os.rmdir, home)
 
 
 def _remove_groups(home: str) -> None:
