@@ -212,6 +212,8 @@ def _in_words(exc: Exception, deadline_s: float) -> str:
             words = "connection closed before the answer was complete"
         case OSError(errno=int(number)) if number > 0:
             words = os.strerror(number).lower()
+        case aiohttp.ClientConnectorError():
+            words = "connection closed while it was made"
         case _:
             words = printable(f"{type(exc).__name__}: {exc}", 200)
     return words

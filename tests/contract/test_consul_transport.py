@@ -1,5 +1,6 @@
 """The transport to Consul: addresses, tokens, TLS, and what a healthy server does not do on demand."""
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -99,6 +100,20 @@ class TestFaults:
         """The wrong scheme in the settings reads as a TLS failure."""
         async with ConsulClient(fake.url.replace("http:", "https:")) as client:
             with pytest.raises(ConsulUnavailableError, match=r"^Consul at https://.*: TLS failed: "):
+                await client.get("cs90/x")
+
+    async def test_a_connection_that_ends_before_it_is_one_is_said_in_words(self) -> None:
+        """A balancer before Consul whose server has just died."""
+
+        async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read(64 * 1024)
+            writer.close()
+
+        async with (
+            await asyncio.start_server(hang_up, "127.0.0.1", 0) as server,
+            ConsulClient(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}") as client,
+        ):
+            with pytest.raises(ConsulUnavailableError, match=r": connection closed while it was made$"):
                 await client.get("cs90/x")
 
     async def test_a_token_that_could_not_be_a_header_is_forbidden(self) -> None:
