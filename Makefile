@@ -5,6 +5,8 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 # Time that `make test` may take after set-up, in seconds; it fails beyond 1.5 times this.
 TEST_BUDGET_S ?= 1500
+# The same of what `make test-all` runs beyond it.
+FULL_BUDGET_S ?= 3000
 # Where set-up keeps what it fetches; exported so that sudo, which changes HOME, finds it again.
 export TIDEGATE_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tidegate
 export KEEP
@@ -21,7 +23,8 @@ PYTEST_SHARED := $(PY) -m pytest -q -n 3 --dist loadfile -m "real and not full a
 PYTEST_ALONE := $(PY) -m pytest -q -m "real and not full and alone and not cluster"
 # Six machines with systemd; one cluster for all.
 PYTEST_CLUSTER := $(PY) -m pytest -q -m "cluster and not full"
-PYTEST_FULL := $(PY) -m pytest -q -m full --timeout 900
+# The cluster's faults take as long as all the rest, and mostly wait.
+PYTEST_FULL := $(PY) -m pytest -q -n 2 --dist loadfile -m full --timeout 900
 
 .PHONY: help setup venv demo demo-host cluster cluster-down cluster-scale test test-all check simulate bench clean
 
@@ -63,7 +66,8 @@ test: setup ## check, then everything on the real servers
 		'cluster=$(WITH_DOCKER) $(PYTEST_CLUSTER)'
 
 test-all: test ## test, then the long runs
-	@$(WITH_DOCKER) env HYPOTHESIS_PROFILE=random $(PYTEST_FULL)
+	@$(PY) -m tests.lab.stages --budget-s $(FULL_BUDGET_S) \
+		'full=$(WITH_DOCKER) env HYPOTHESIS_PROFILE=random $(PYTEST_FULL)'
 
 simulate: venv ## simulate rollouts under faults: SEEDS=300, from FIRST=0, on HOSTS hosts; the last line is JSON
 	@$(PY) -m tests.fleet.simulate --seeds $(or $(SEEDS),300) --first $(or $(FIRST),0) $(if $(HOSTS),--hosts $(HOSTS))

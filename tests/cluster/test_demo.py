@@ -56,3 +56,39 @@ async def test_the_demo_of_the_fleet_loses_nothing_and_refuses_the_bad_image() -
     assert told["hosts"] == 3
     assert told["failed"] == {}
     assert told["bad_image_refused"] is True
+
+
+FALLING_BACK = """
+from tests.cluster import demo
+from tests.cluster.cluster import Cluster
+from tests.lab.tools import LabError
+
+async def up(*_):
+    raise LabError("systemd does not start in a container here")
+
+Cluster.up = up
+demo.main()
+"""
+
+
+@pytest.mark.real
+@pytest.mark.alone
+@pytest.mark.full
+@pytest.mark.timeout(300)
+async def test_where_no_cluster_can_run_one_host_plays_and_the_reason_is_told() -> None:
+    """The machines are made, and do not start: the demo of one host, to its own last line."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", FALLING_BACK),
+        cwd=ROOT,
+        env={**os.environ, "KEEP": ""},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    async with asyncio.timeout(250):
+        out, err = await process.communicate()
+    assert process.returncode == 0, out.decode() + err.decode()
+    assert "no cluster can run here (systemd does not start in a container here); playing on one host" in err.decode()
+    told = json.loads(out.decode().splitlines()[-1])
+    assert list(told) == list(KEYS)
+    assert told["failed"] == {}
