@@ -64,12 +64,12 @@ def _target(turn: Turn, request: Request) -> tuple[RecordedRelease | None, str |
 
 
 def _free_hosts(turn: Turn, target: RecordedRelease | None) -> tuple[NodeName, ...]:
-    """Return the live hosts; those without a free slot, or too few of them, are waited for."""
+    """Return the live hosts; those without a free slot or just gone, or too few of them, are waited for."""
     present, strategy = turn.fleet.present, turn.record.strategy
     if len(present) < strategy.min_members:
         reason = f"{len(present)} live host(s), at least {strategy.min_members} wanted"
         turn.wait(reason, until=turn.record.deadline)
-    for host in present:
+    for host in (*present, *turn.missed):
         if (busy := not_free(host, target, strategy)) is not None:
             turn.wait(busy, node=host.node, until=turn.record.deadline)
     return tuple(host.node for host in present)
@@ -201,7 +201,8 @@ def _staged(turn: Turn) -> tuple[NodeName, ...]:
     for host in turn.concerned:
         if not turn.is_excused(host):
             _take(turn, host, not_staged(host, record), staged)
-    for host in turn.joined:
+    members = frozenset(turn.fleet.members)
+    for host in (*turn.joined, *(host for host in turn.missed if host.node not in members)):
         reason = not_staged(host, record)
         if reason is None or not (_is_too_late_to_join(turn) or turn.is_excused(host)):
             _take(turn, host, reason, staged)

@@ -55,6 +55,17 @@ class Turn:
         return tuple(host for host in self.fleet.present if host.node not in members)
 
     @property
+    def missed(self) -> tuple[Host, ...]:
+        """
+        Hosts whose agents went a moment ago, and which were ready then.
+
+        HAProxy goes on without its agent: visitors of another release would be sent there, and it would not know them.
+        """
+        gone = (host for host in self.fleet if host.gone_s is not None)
+        near = (host for host in gone if not (self.is_lost(host) or host.is_leaving))
+        return tuple(host for host in near if host.report is not None and host.report.is_ready)
+
+    @property
     def visited(self) -> tuple[Host, ...]:
         """Hosts that visitors may be on: all but those lost or gone, also while they are leaving."""
         hosts = {host.node: host for host in self.fleet} | {

@@ -147,6 +147,7 @@ _ODD: dict[str, Callable[[Host], Host]] = {
     "silent": lambda made: replace(made, report=None),
     "restarted": lambda made: replace(made, instance="another boot"),
     "leaving": lambda made: _reporting(made, is_leaving=True),
+    "unready": lambda made: _reporting(made, is_ready=False),
     "behind": lambda made: _reporting(made, generation=GENERATION - 1),
     "ahead": lambda made: _reporting(made, generation=GENERATION + 1),
     "old-workers": lambda made: _reporting(made, old_workers=2),

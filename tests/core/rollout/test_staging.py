@@ -41,6 +41,7 @@ class TestPending:
             (["web-1 full", "web-2 serves"], "web-1: no slot is free"),
             (["web-1 serves", "web-2 serves silent"], "web-2: its agent has not reported yet"),
             (["web-1 serves", "web-2 serves restarted"], "web-2: its agent has not reported yet"),
+            (["web-1 serves", "web-2 serves gone"], "web-2: not seen for 5s; counts as lost after 1m"),
             (["web-1 serves leaving"], "0 live host(s), at least 1 wanted"),
             ([], "0 live host(s), at least 1 wanted"),
             (["web-1 serves", "web-2 serves-c"], "hosts serve different releases (web-1 serves app:a@"),
@@ -56,9 +57,18 @@ class TestPending:
         assert said in change.record.why
         assert (change.active, change.stage, change.members) == (None, None, None)
 
-    @pytest.mark.parametrize("hosts", [["web-1 cold"], ["web-1 serves", "web-2 serves lost"], ["web-1 serves"]])
+    @pytest.mark.parametrize(
+        "hosts",
+        [
+            ["web-1 cold"],
+            ["web-1 serves", "web-2 serves lost"],
+            ["web-1 serves", "web-2 serves gone leaving"],
+            ["web-1 serves", "web-2 serves gone unready"],
+            ["web-1 serves"],
+        ],
+    )
     def test_what_does_not_hinder(self, hosts: list[str]) -> None:
-        """The target, warm and unused; a host that is gone; and after the deadline nothing at all."""
+        """The target, warm and unused; a host that is gone for long, on purpose, or that took no visitors; nothing."""
         for at in (1, 601):
             assert changed(after(at, record(Phase.PENDING), fleet(*hosts))).record.phase is Phase.STAGING
 
@@ -155,6 +165,15 @@ class TestStaging:
         assert "web-2: pulling" in waits(after(599, record(Phase.STAGING), seen))
         change = changed(after(600, record(Phase.STAGING), seen))
         assert (change.record.phase, change.members) == (Phase.READY, ("web-1",))
+
+    @pytest.mark.parametrize("phase", [Phase.STAGING, Phase.READY])
+    def test_a_joiner_whose_agent_has_just_gone_is_waited_for(self, phase: Phase) -> None:
+        """HAProxy serves on without it, and would not know the target's visitors: not until it is back, or lost."""
+        seen = fleet("web-1 staged", "web-2 serves joined gone")
+        assert "web-2: not seen for 5s; counts as lost after 1m" in waits(after(1, record(phase), seen))
+        for odd in ("lost", "gone leaving", "gone unready"):
+            change = changed(after(1, record(phase), fleet("web-1 staged", f"web-2 serves joined {odd}")))
+            assert change.members == ("web-1",)
 
     def test_a_joiner_that_cannot_come_is_left_out_at_once(self) -> None:
         """And is no failure of the rollout: the others have it staged."""
