@@ -64,11 +64,12 @@ class Demo:
             if self._keep:
                 tell(cluster)
                 print("Ctrl-C here stops and removes all of it.")
-            print(
-                json.dumps(json.loads(result.to_json()) | {"hosts": len(WEBS), "skew_s": round(skew_s, 3)}), flush=True
-            )
+            last_line = json.dumps(json.loads(result.to_json()) | {"hosts": len(WEBS), "skew_s": round(skew_s, 3)})
             if self._keep:
+                print(last_line, flush=True)
                 await _until_signal()
+        if not self._keep:
+            print(last_line, flush=True)
         return EXIT_BAD if result.shortcomings else 0
 
     @asynccontextmanager
