@@ -48,7 +48,8 @@ class Operator:
     def begin(self, *arguments: str, **env: str) -> subprocess.Popen[str]:
         """Start the installed program."""
         return subprocess.Popen(
-            [TIDEGATE, *arguments],
+            # What a shell runs in its background ignores Ctrl-C, and so would its children.
+            ["/usr/bin/env", "--default-signal=INT", TIDEGATE, *arguments],
             env={"PATH": "/usr/bin:/bin"} | self.env | env,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
