@@ -14,13 +14,15 @@ from typing import Any, Protocol
 from infra.aws import Aws, calling, patiently
 from infra.errors import AwsError, InfraError
 from infra.machine import tls, vault
-from infra.machine.consul import ConsulServer
+from infra.machine.consul import ConsulError, ConsulServer
 from infra.machine.files import File, Machine, ServerSecrets, WebSecrets, server_files, web_files
 from infra.machine.vault import Vault
 from infra.records import Server, Zone
 
 SECRETS_DEADLINE_S = 600.0
 QUORUM_DEADLINE_S = 600.0
+MANAGEMENT_DEADLINE_S = 60.0
+RECOVERY = "docs/infrastructure.md, Backup and restore"
 WEB_UNITS = ("consul-client.service", "haproxy.service", "tidegate-agent.service", "tidegate-drain.service")
 SERVER_UNITS = ("consul-server.service", "tidegate-agent.service", "tidegate-leave.service")
 CONSUL_AGENT = 'node_prefix "" { policy = "write" } service_prefix "" { policy = "read" }'
@@ -135,11 +137,7 @@ class Boot:
         self._signal()
 
     def _admit(self, settings: Mapping[str, Any], secrets: ServerSecrets) -> None:
-        chosen = self.vault.claim(vault.MANAGEMENT, vault.new_token)
-        self.consul.token = self.consul.bootstrap(chosen)
-        if self.consul.token != chosen:
-            # Consul before 1.11 chooses the token itself.
-            self.vault.replace(vault.MANAGEMENT, self.consul.token)
+        self._manage()
         app = settings["app"]["name"]
         self.consul.policy("tidegate-consul-agent", CONSUL_AGENT)
         names = {role: f"tidegate-{app}-{role}" for role in ("node", "coordinator", "operator", "read-only")}
@@ -158,6 +156,25 @@ class Boot:
         if settings["initial_image"] and self.consul.put_first(f"{app}/active/image", settings["initial_image"]):
             self.say(f"{app}/active/image is {settings['initial_image']}")
         self.say("Consul knows all tokens")
+
+    def _manage(self) -> None:
+        """Get the management token: make it, or use what another server made."""
+        chosen = self.vault.claim(vault.MANAGEMENT, vault.new_token)
+        made = self.consul.bootstrap(chosen)
+        if made is None:
+            # Where Consul chose it (before 1.11), the server that was first may not have written it down yet.
+            self._use_the_others(chosen)
+            return
+        self.consul.token = made
+        if made != chosen:
+            self.vault.replace(vault.MANAGEMENT, made)
+
+    def _use_the_others(self, chosen: str) -> None:
+        try:
+            self.consul.wait_to_be_known(lambda: self.vault.get(vault.MANAGEMENT) or chosen, MANAGEMENT_DEADLINE_S)
+        except ConsulError as exc:
+            where = self.vault.path(vault.MANAGEMENT)
+            raise ConsulError(f"the management token in {where} is not Consul's: {exc}; see {RECOVERY}") from exc
 
     def zone(self, settings: Mapping[str, Any]) -> Zone:
         """Return the stack's private zone."""

@@ -59,17 +59,31 @@ class ConsulServer:
         """
         self._until(lambda: bool(self.ask("GET", "status/leader")), deadline_s, "no leader")
 
-    def bootstrap(self, secret: str) -> str:
+    def bootstrap(self, secret: str) -> str | None:
         """
-        Make *secret* the management token, unless there is one; return the token that Consul made of it.
+        Make *secret* the management token; return the token that Consul made of it, None where there is one already.
 
-        Newer Consuls take ours, so that any server may do this, and again; older ones choose one themselves.
+        Consul takes ours since 1.11; before, it chooses one itself.
 
         Raises:
             ConsulError: Consul refuses, or does not answer for a minute.
         """
         made = self._insist("acl/bootstrap", {"BootstrapSecret": secret})
-        return str(made["SecretID"]) if made else secret
+        return str(made["SecretID"]) if made else None
+
+    def wait_to_be_known(self, find_token: Callable[[], str], deadline_s: float) -> None:
+        """
+        Find a token again and again until Consul knows it; it is `token` from then on.
+
+        Raises:
+            ConsulError: Consul knows none of them in time, or does not answer.
+        """
+
+        def is_known() -> bool:
+            self.token = find_token()
+            return self.ask("GET", "acl/token/self") is not None
+
+        self._until(is_known, deadline_s, "there is no such token")
 
     def policy(self, name: str, rules: str) -> None:
         """

@@ -69,7 +69,7 @@ class Vault:
 
         def ask() -> str:
             with calling(f"read the parameter {name}"):
-                found = self.ssm.get_parameter(Name=self._path(name), WithDecryption=True)
+                found = self.ssm.get_parameter(Name=self.path(name), WithDecryption=True)
             return str(found["Parameter"]["Value"])
 
         try:
@@ -87,7 +87,7 @@ class Vault:
         until = self.clock() + deadline_s
         while (found := self.get(name)) is None:
             if self.clock() >= until:
-                raise AwsError(f"parameter {self._path(name)} was not written within {deadline_s:.0f} s")
+                raise AwsError(f"parameter {self.path(name)} was not written within {deadline_s:.0f} s")
             self.sleep(POLL_S)
         return found
 
@@ -131,14 +131,14 @@ class Vault:
 
     def _put(self, name: str, value: str, *, overwrite: bool) -> None:
         if len(value.encode()) > LIMIT_BYTES:
-            raise AwsError(f"parameter {self._path(name)} would be longer than {LIMIT_BYTES} bytes")
+            raise AwsError(f"parameter {self.path(name)} would be longer than {LIMIT_BYTES} bytes")
 
         def write() -> None:
             from botocore.exceptions import ClientError  # noqa: PLC0415 - heavy
 
             with calling(f"write the parameter {name}"):
                 try:
-                    self.ssm.put_parameter(Name=self._path(name), Value=value, Type="SecureString", Overwrite=overwrite)
+                    self.ssm.put_parameter(Name=self.path(name), Value=value, Type="SecureString", Overwrite=overwrite)
                 except ClientError as exc:
                     if exc.response["Error"]["Code"] == "ParameterAlreadyExists":
                         raise _TakenError(f"{name} is there already") from exc
@@ -146,7 +146,8 @@ class Vault:
 
         patiently(write)
 
-    def _path(self, name: str) -> str:
+    def path(self, name: str) -> str:
+        """Return the whole name of a parameter."""
         return f"/tidegate/{self.stack}/{name}"
 
 

@@ -10,9 +10,10 @@ import os
 import shutil
 import ssl
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from agent.adapters.consul import ConsulClient
 from agent.adapters.consul_http import TokenSource
@@ -71,6 +72,11 @@ class Cluster:
         return f"{self.layout.network}.10:80"
 
     @property
+    def gateway(self) -> str:
+        """This machine's own address in the cluster's network."""
+        return f"{self.layout.network}.1"
+
+    @property
     def consul_addresses(self) -> list[str]:
         """The addresses of the Consul servers."""
         return [server.address for server in self.servers()]
@@ -120,9 +126,17 @@ class Cluster:
 
     # --- up and down ---
 
+    async def power_up(self, count: int) -> None:
+        """Start all machines, *count* of them web hosts; they know nothing yet."""
+        await self._compose("up", "-d", "registry", "edge", *SERVERS, *_names(count), timeout_s=180)
+
+    async def renew(self, name: str) -> None:
+        """Put a new machine, which knows nothing, in the place of one."""
+        await self._compose("up", "-d", "--no-deps", "--force-recreate", "-V", name, timeout_s=120)
+
     async def up(self, count: int) -> None:
         """Bring it up with *count* web hosts; returns when all units are started and all tokens known."""
-        await self._compose("up", "-d", "registry", "edge", *SERVERS, *_names(count), timeout_s=180)
+        await self.power_up(count)
         webs = await self.webs()
         async with asyncio.TaskGroup() as group:
             for server in self.servers():
@@ -212,12 +226,19 @@ def _names(count: int) -> list[str]:
     return [f"web-{number}" for number in range(1, count + 1)]
 
 
-async def make(docker: DockerDaemon, project: str, app: AppPlan) -> Cluster:
-    """Choose all there is to choose about a new cluster, build its machines' images, and write it down."""
+async def make(
+    docker: DockerDaemon, project: str, app: AppPlan, own_images: Mapping[str, str] = MappingProxyType({})
+) -> Cluster:
+    """
+    Choose all there is to choose about a new cluster, build its machines' images, and write it down.
+
+    Args:
+        own_images: by role, what takes the place of the image built here.
+    """
     home = home_of(project)
     if home.exists():
         raise LabError(f"there is a cluster {project} already ({home}): make cluster-down removes it")
-    images = await build_machines(docker)
+    images = {**await build_machines(docker), **own_images}
     secrets = await create(home / "secrets")
     subnet = await docker.free_subnet()
     layout = Layout(project, str(subnet[0]).rpartition(".")[0], free_port(), free_port(), free_port())

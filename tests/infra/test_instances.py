@@ -1,239 +1,181 @@
-"""
-Whole machines, provisioned as the AMI is: from user-data to serving, and to the end.
-
-systemd, Consul with ACLs and TLS, HAProxy, Docker and the agent are real; moto plays SSM, Route53 and EC2, a stand-in
-each machine's metadata and its group.
-"""
+"""A stack's first launch, a deploy, and instances that end: whole machines, provisioned as the AMI is."""
 
 import asyncio
 import contextlib
-import json
-import shutil
-import sys
 import uuid
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-import boto3
 import pytest
 
-from tests.cluster.machine import Machine
-from tests.cluster.machines import build_machines, build_wheel, ship
-from tests.contract.fakes.ec2 import FakeEc2, running
-from tests.infra.cases import ROOT
-from tests.infra.conftest import REGION
-from tests.infra.machines import SETTINGS
-from tests.infra.test_userdata import rendered
+from tests.cluster.cluster import make
+from tests.cluster.settings import AppPlan
+from tests.cluster.story import MIX
+from tests.fleet_real.story import KNOBS
+from tests.infra.cloud import STACK, Cloud, Instance, cloud_of, machine_image
 from tests.lab.dockerd import DockerDaemon
 from tests.lab.process import eventually
-from tests.lab.tools import run
+from tests.lab.tools import LabError
+from tests.lab.traffic import Traffic
 
 pytestmark = [
     pytest.mark.infra,
     pytest.mark.real,
     pytest.mark.full,
+    pytest.mark.timeout(600),
     pytest.mark.filterwarnings("ignore"),
     pytest.mark.usefixtures("credentials"),
 ]
-
-STACK, ZONE = "final-project", "us-east-1a"
-EXTRA = ("boto3", "botocore", "cfn-flip", "click", "jmespath", "python-dateutil", "pyyaml", "s3transfer", "six",
-         "troposphere", "urllib3")  # fmt: skip
-CAPABILITIES = (
-    *("SYS_ADMIN", "NET_ADMIN", "NET_RAW", "SYS_PTRACE", "SYS_NICE", "MKNOD", "AUDIT_WRITE", "SYS_CHROOT"),
-    *("DAC_READ_SEARCH", "IPC_LOCK", "SYS_TIME", "SYS_TTY_CONFIG", "LINUX_IMMUTABLE", "SYSLOG"),
-)
-DOCKERFILE = """
-ARG BASE
-FROM ${BASE}
-RUN systemctl disable -q consul-client.service tidegate-agent.service tidegate-drain.service
-COPY wheels /usr/src/wheels-aws
-COPY tidegate /usr/src/tidegate
-RUN apt-get update -qq && /usr/src/tidegate/infra/image/provision.sh aws --wheels /usr/src/wheels-aws
-"""
-BOOT = """[Service]
-Environment=AWS_ENDPOINT_URL={moto} AWS_EC2_METADATA_SERVICE_ENDPOINT={metadata}
-ExecStart=
-ExecStart=/opt/tidegate/bin/tidegate-infra machine {verb} --metadata {metadata}
-"""
+SERVERS, WEBS = ("consul-a", "consul-b", "consul-c"), ("web-1", "web-2")
+SHARED_BY_SERVERS = "gossip.key consul.pem consul-key.pem ca.pem consul.token consul-agent.token"
 
 
-@pytest.fixture
-async def image(docker: DockerDaemon, tmp_path: Path) -> AsyncIterator[str]:
-    """The image of both roles, without what an AMI has beside it: Session Manager."""
-    context = tmp_path / "image"
-    await asyncio.to_thread(context.mkdir)
-    base = (await build_machines(docker))["web"]
-    ship(context / "tidegate")
-    await build_wheel(context / "tidegate", context / "wheels")
-    shutil.rmtree(context / "tidegate" / "build", ignore_errors=True)
-    lock = (ROOT / "requirements-dev.lock").read_text().splitlines()
-    pins = [line.split(" ")[0] for line in lock if line.partition("==")[0] in EXTRA]
-    options = ("-q", "--no-deps", "--only-binary=:all:", "--python-version=3.11", "-d", str(context / "wheels"))
-    await run([sys.executable, "-m", "pip", "download", *options, *pins], timeout_s=200)
-    (context / "Dockerfile").write_text(DOCKERFILE)
-    tag = f"tidegate/aws-try:{uuid.uuid4().hex[:8]}"
-    await docker.cli("build", "-q", f"--build-arg=BASE={base}", "-t", tag, str(context), timeout_s=600)
-    yield tag
-    await docker.cli("rmi", "-f", tag, timeout_s=60)
-
-
-@dataclass
-class Cloud:
-    """A network with moto on its bridge, and the machines in it."""
-
-    docker: DockerDaemon
-    image: str
-    label: str
-    gateway: str
-    moto: str
-    zone_id: str
-
-    def client(self, service: str) -> Any:
-        return boto3.client(service, REGION, endpoint_url=self.moto)
-
-    async def launch(self, fake: FakeEc2, role: str, number: int) -> Machine:
-        """Start a machine and let its user-data run."""
-        name = f"{self.label}-{role}"
-        identity = {
-            "instanceId": f"i-0{number}",
-            "availabilityZone": ZONE,
-            "region": REGION,
-            "accountId": "123456789012",
-        }
-        fake.documents |= {
-            "dynamic/instance-identity/document": json.dumps(identity),
-            "meta-data/local-hostname": f"ip-10-43-1-{number}.ec2.internal",
-        }
-        alias = [f"--network-alias=consul.{ZONE}.cs90"] if role == "consul" else []
-        await self.docker.cli(
-            "run", "-d", f"--name={name}", f"--label={self.label}", f"--network={self.label}", *alias,
-            "--cgroupns=host", *(f"--cap-add={each}" for each in CAPABILITIES), "--security-opt=seccomp=unconfined",
-            "--security-opt=apparmor=unconfined", "--tmpfs=/run", "--tmpfs=/tmp", "-v=/var/lib/docker",
-            "-v=/sys/fs/cgroup:/sys/fs/cgroup:rw", self.image, timeout_s=60,
-        )  # fmt: skip
-        address = await self.docker.cli(
-            "inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", name
-        )
-        made = Machine(name, name, address.strip(), self.docker)
-        await made.booted()
-        for unit, verb in (("boot", "boot"), ("leave", "leave")):
-            drop_in = BOOT.format(moto=self.moto, metadata=fake.url, verb=verb)
-            await made.run(
-                "sh", "-c", f"mkdir -p /etc/systemd/system/tidegate-{unit}.service.d && cat >$0",
-                f"/etc/systemd/system/tidegate-{unit}.service.d/lab.conf", given=drop_in.encode(),
-            )  # fmt: skip
-        agent = f"TIDEGATE_EC2__METADATA={fake.url}\nTIDEGATE_EC2__ENDPOINT={fake.url}/\n"
-        await made.run("sh", "-c", "cat >/etc/tidegate/agent.env && systemctl daemon-reload", given=agent.encode())
-        script = rendered("dev", "WebTemplate" if role == "web" else "ConsulTemplate")
-        await made.run("bash", "-s", given=script.encode())
-        return made
-
-    def names(self) -> dict[str, str]:
-        found = self.client("route53").list_resource_record_sets(HostedZoneId=self.zone_id)["ResourceRecordSets"]
-        return {each["Name"]: each["ResourceRecords"][0]["Value"] for each in found if each["Type"] == "CNAME"}
-
-
-@pytest.fixture
-async def cloud(docker: DockerDaemon, image: str) -> AsyncIterator[Cloud]:
-    from moto.server import ThreadedMotoServer
-
-    label, subnet = f"tg-aws-{uuid.uuid4().hex[:6]}", await docker.free_subnet()
-    await docker.cli("network", "create", f"--label={label}", f"--subnet={subnet}", f"--gateway={subnet[1]}", label)
-    server = ThreadedMotoServer(ip_address=str(subnet[1]), port=0)
-    server.start()
-    moto = f"http://{subnet[1]}:{server.get_host_and_port()[1]}"
-    try:
-        vpc = boto3.client("ec2", REGION, endpoint_url=moto).create_vpc(CidrBlock="10.43.0.0/16")["Vpc"]["VpcId"]
-        zone = boto3.client("route53", REGION, endpoint_url=moto).create_hosted_zone(
-            Name="cs90", CallerReference=label, VPC={"VPCRegion": REGION, "VPCId": vpc}
-        )
-        zone_id = zone["HostedZone"]["Id"].rpartition("/")[2]
-        settings = {**SETTINGS, "servers": 1, "zones": ZONE, "zone_id": zone_id}
-        boto3.client("ssm", REGION, endpoint_url=moto).put_parameter(
-            Name=f"/tidegate/{STACK}/shared/settings", Type="String", Value=json.dumps(settings)
-        )
-        boto3.client("logs", REGION, endpoint_url=moto).create_log_group(logGroupName=f"/tidegate/{STACK}")
-        yield Cloud(docker, image, label, str(subnet[1]), moto, zone_id)
-    finally:
-        with contextlib.suppress(Exception):
-            await docker.remove_labelled(label)
-        server.stop()
-
-
-async def test_machines_boot_into_their_role_serve_and_leave(cloud: Cloud) -> None:
-    async with (
-        running(FakeEc2(host=cloud.gateway, state="InService")) as at_server,
-        running(FakeEc2(host=cloud.gateway)) as at_web,
-    ):
-        server = await cloud.launch(at_server, "consul", 7)
-        web = await cloud.launch(at_web, "web", 8)
+@pytest.fixture(name="cloud")
+async def _cloud(docker: DockerDaemon, tmp_path: Path) -> AsyncIterator[Cloud]:
+    """Six machines that know nothing, in a cloud in which release a is what a new stack serves."""
+    async with machine_image(docker, tmp_path) as image:
+        roles = {"web": image, "consul": image}
+        cluster = await make(docker, f"tg-aws-{uuid.uuid4().hex[:6]}", AppPlan(), roles)
         try:
-            await _check(cloud, server, web, at_server, at_web)
-        except AssertionError:
-            for machine, units in ((server, ("boot", "leave", "agent")), (web, ("boot", "agent"))):
-                for unit in units:
-                    print(machine.name, unit, await machine.journal(f"tidegate-{unit}"))
-            raise
+            await cluster.power_up(len(WEBS))
+            release = cluster.reference(await cluster.images().testapp("a"))
+            async with cloud_of(cluster, release) as cloud:
+                yield cloud
+        finally:
+            await cluster.down()
 
 
-async def _check(cloud: Cloud, server: Machine, web: Machine, at_server: FakeEc2, at_web: FakeEc2) -> None:
-    async def launched() -> bool:
-        return bool(at_web.done("CompleteLifecycleAction")) and bool(at_web.done("SignalResource"))
+async def test_a_stack_boots_at_once_deploys_and_lets_instances_go(cloud: Cloud) -> None:
+    """Nobody types a token, no boot fails, and from the first answer on no request is lost."""
+    launched = await asyncio.gather(*(cloud.launch(name) for name in (*SERVERS, *WEBS)))
+    servers, webs = launched[: len(SERVERS)], launched[len(SERVERS) :]
+    try:
+        await _served(cloud, webs)
+        await _told_one_story(cloud, servers)
+        async with Traffic(cloud.cluster.site, mix=MIX) as traffic:
+            await _deployed(cloud, servers[0], webs)
+            await _web_host_left(webs[1])
+            await _server_replaced(cloud, servers[1])
+            outcome = await traffic.stop()
+    except (AssertionError, LabError):
+        for each in launched:
+            print(await each.logs())
+        raise
+    assert outcome.rate > 100, "so few requests prove nothing"
+    assert outcome.failed_by_fault == {}, outcome.failures[:5]
 
-    assert await eventually(launched, deadline_s=180)
-    assert at_web.done("CompleteLifecycleAction")[-1]["LifecycleActionResult"] == "CONTINUE"
-    assert at_web.done("SignalResource")[0]["LogicalResourceId"] == "WebHosts"
-    assert (await web.asks())[0] == 200
-    report = await web.report()
-    assert report is not None
-    assert (report.node, report.zone, report.machine) == ("web-08", ZONE, "i-08")
-    assert cloud.names() == {f"consul.{ZONE}.cs90.": "ip-10-43-1-7.ec2.internal"}
-    await _check_secrets(cloud, web)
+
+async def _served(cloud: Cloud, webs: Sequence[Instance]) -> None:
+    """The launch hooks end when the initial image serves, and the stack is told."""
+
+    async def all_in_service() -> bool:
+        return all(web.aws.done("CompleteLifecycleAction") and web.aws.done("SignalResource") for web in webs)
+
+    await _insist(all_in_service, 180)
+    for web in webs:
+        assert web.aws.done("CompleteLifecycleAction")[-1]["LifecycleActionResult"] == "CONTINUE"
+        assert web.aws.done("SignalResource")[0]["LogicalResourceId"] == "WebHosts"
+        assert await web.machine.asks() == (200, "ready")
+        report = await web.machine.report()
+        assert report is not None
+        assert (report.node, report.machine) == (web.node, web.node.replace("web-", "i-"))
+        assert {slot.image.partition("@")[0] for slot in report.slots.values() if slot.is_up} == {_image(cloud, "a")}
+        listing = await web.machine.shell("stat -c '%a %U %n' /etc/tidegate/* | sort")
+        assert "consul-key.pem" not in listing, "that is the servers'"
+        assert "600 tidegate /etc/tidegate/consul.token" in listing
+
+
+async def _told_one_story(cloud: Cloud, servers: Sequence[Instance]) -> None:
+    """Of three that chose secrets at once, all have the same; each first boot came to its end."""
 
     async def booted() -> bool:
-        await asyncio.sleep(0.5)
-        return (await server.shell("systemctl is-active tidegate-boot || true")).strip() == "active"
+        states = [await each.machine.shell("systemctl is-active tidegate-boot || true") for each in servers]
+        return {state.strip() for state in states} == {"active"}
 
-    # Its last step, the signal, takes a while to be given up: moto knows none.
-    assert await eventually(booted, deadline_s=90)
-    streams = cloud.client("logs").describe_log_streams(logGroupName=f"/tidegate/{STACK}")["logStreams"]
-    assert {each["logStreamName"].split("/")[1] for each in streams} == {"consul-07", "web-08"}
-    await _check_the_end(cloud, (server, at_server), (web, at_web))
-
-
-async def _check_secrets(cloud: Cloud, web: Machine) -> None:
-    # What the server made, the web host may not have; and nothing is readable by others.
-    listing = await web.shell("stat -c '%a %U %n' /etc/tidegate/* | sort")
-    assert "consul-key.pem" not in listing
-    assert "600 tidegate /etc/tidegate/consul.token" in listing
-    found = cloud.client("ssm").get_parameters_by_path(Path=f"/tidegate/{STACK}/", Recursive=True)["Parameters"]
-    kinds = {each["Name"].removeprefix(f"/tidegate/{STACK}/"): each["Type"] for each in found}
+    # A boot's last step, the signal, takes a while to be given up: moto knows none.
+    await _insist(booted, 120)
+    for each in servers:
+        assert (await each.machine.shell("systemctl show -P NRestarts tidegate-boot")).strip() == "0", each.node
+    sums = [await each.machine.shell(f"cd /etc/tidegate && sha256sum {SHARED_BY_SERVERS}") for each in servers]
+    assert len(set(sums)) == 1
+    kinds = cloud.kinds()
     assert kinds.pop("shared/settings") == "String"
     assert set(kinds.values()) == {"SecureString"}
+    assert set(cloud.names()) == {f"consul.{name[-1]}.cs90." for name in SERVERS}
+    peers = await _as(cloud, servers[0], "consul/management-token", "consul operator raft list-peers")
+    assert peers.count("true") == len(servers), peers
+    streams = cloud.client("logs").describe_log_streams(logGroupName=f"/tidegate/{STACK}")["logStreams"]
+    assert {each["logStreamName"].split("/")[1] for each in streams} >= {each.node for each in servers}
 
 
-async def _check_the_end(
-    cloud: Cloud, at_the_server: tuple[Machine, FakeEc2], at_the_web: tuple[Machine, FakeEc2]
-) -> None:
-    (server, at_server), (web, at_web) = at_the_server, at_the_web
-    at_web.state, at_web.target = "Terminating:Wait", "Terminated"
+async def _deployed(cloud: Cloud, server: Instance, webs: Sequence[Instance]) -> None:
+    """The operator's token deploys, a web host's does not."""
+    target = cloud.cluster.reference(await cloud.cluster.images().testapp("b"))
+    command = f"/opt/tidegate/bin/tidegate deploy {target} --app cs90 --reason 'a test' {' '.join(KNOBS)}"
+    with pytest.raises(LabError, match="may not write"):
+        await _as(cloud, server, "web/node-token", f"{command} --detach")
+    await _as(cloud, server, "people/operator-token", f"{command} --wait done")
+    for web in webs:
+        report = await web.machine.report()
+        assert report is not None
+        assert {slot.image.partition("@")[0] for slot in report.slots.values() if slot.is_up} == {_image(cloud, "b")}
+
+
+async def _web_host_left(web: Instance) -> None:
+    """It drains, completes the group's hook, and takes no new visitor meanwhile."""
+    web.aws.state, web.aws.target = "Terminating:Wait", "Terminated"
 
     async def left() -> bool:
-        return any(call["LifecycleHookName"] == "leave" for call in at_web.done("CompleteLifecycleAction"))
+        return any(call["LifecycleHookName"] == "leave" for call in web.aws.done("CompleteLifecycleAction"))
 
-    assert await eventually(left, deadline_s=60)
-    report = await web.report()
+    await _insist(left, 60)
+    report = await web.machine.report()
     assert report is not None
     assert report.is_leaving
-    assert (await web.asks())[0] == 503
+    assert (await web.machine.asks())[0] == 503
+    await web.machine.power_off()
 
-    at_server.target = "Terminated"
+
+async def _server_replaced(cloud: Cloud, server: Instance) -> None:
+    """One ends, with its name and its vote; the next of its zone takes both."""
+    name = f"consul.{server.machine.name[-1]}.cs90."
+    server.aws.target = "Terminated"
 
     async def gone() -> bool:
-        await asyncio.sleep(0.5)
-        return not cloud.names() and "left Consul" in await server.journal("tidegate-leave")
+        return name not in cloud.names() and "left Consul" in await server.machine.journal("tidegate-leave")
 
-    assert await eventually(gone, deadline_s=60)
+    await _insist(gone, 60)
+    await cloud.cluster.renew(server.machine.name)
+    new = await cloud.launch(server.machine.name, state="InService")
+
+    async def votes() -> bool:
+        return "this server votes" in await new.machine.journal("tidegate-boot")
+
+    await _insist(votes, 120, new.logs)
+    assert name in cloud.names()
+    peers = await _as(cloud, new, "consul/management-token", "consul operator raft list-peers")
+    assert server.node not in peers
+    assert peers.count("true") == len(SERVERS), peers
+
+
+async def _as(cloud: Cloud, server: Instance, token: str, command: str) -> str:
+    """Run *command* on a server, as somebody who may read the parameter *token*."""
+    return await server.machine.shell(f"CONSUL_HTTP_TOKEN={cloud.parameter(token)} {command}", timeout_s=120)
+
+
+def _image(cloud: Cloud, version: str) -> str:
+    return cloud.cluster.reference(f"x/testapp:{version}-finish")
+
+
+async def _insist(
+    is_so: Callable[[], Awaitable[bool]], deadline_s: float, logs: Callable[[], Awaitable[str]] | None = None
+) -> None:
+    async def slowly() -> bool:
+        with contextlib.suppress(LabError):
+            if await is_so():
+                return True
+        await asyncio.sleep(0.5)
+        return False
+
+    is_met = await eventually(slowly, deadline_s=deadline_s)
+    assert is_met, f"{is_so.__name__}: not within {deadline_s} s\n{await logs() if logs else ''}"

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from agent.adapters.consul_policies import Role, policy
 from agent.core.names import AppName
 from infra.aws import Aws
 from infra.errors import AwsError, InfraError
+from infra.machine import boot as boot_module
 from infra.machine import vault as names
 from infra.machine.boot import SERVER_UNITS, WEB_UNITS, Boot, leave
 from infra.machine.consul import ConsulError, ConsulServer
@@ -159,6 +161,7 @@ class Cluster:
 
     address: str
     node: str
+    data: Path
 
 
 @pytest.fixture
@@ -180,7 +183,7 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
     )
     try:
         await process.start(lambda: listens(port), deadline_s=20)
-        yield Cluster(f"http://127.0.0.1:{port}", node)
+        yield Cluster(f"http://127.0.0.1:{port}", node, tmp_path / "data")
     finally:
         process.kill()
 
@@ -240,6 +243,48 @@ async def test_a_server_that_died_while_bootstrapping_goes_on_where_it_was(
     with pytest.raises(ConsulError, match="died before"):
         await asyncio.to_thread(boot_of(vault, "consul", Notes(), Dying(cluster.address)).run)
     assert vault.get(names.AUTHORITY) is None  # so no web host goes on yet
+    await asyncio.to_thread(boot_of(vault, "consul", Notes(), ConsulServer(cluster.address)).run)
+    assert vault.get(names.AUTHORITY) == "authority\n"
+
+
+@pytest.mark.real
+async def test_a_server_that_was_not_the_first_waits_for_the_token_that_consul_chose(
+    vault: Vault, cluster: Cluster, zone_id: str
+) -> None:
+    """Consul before 1.11 takes nobody's word: the first server learns the token, and then writes it down."""
+    settle(vault, zone_id=zone_id)
+    first = ConsulServer(cluster.address)
+    await asyncio.to_thread(first.wait_for_leader, 20)
+    made = await asyncio.to_thread(first.bootstrap, names.new_token())
+    assert made is not None
+    boot = boot_of(vault, "consul", Notes(), ConsulServer(cluster.address))
+    booting = asyncio.create_task(asyncio.to_thread(boot.run))
+    await asyncio.sleep(3)
+    assert not booting.done()
+    vault.replace(names.MANAGEMENT, made)
+    await booting
+    assert vault.get(names.AUTHORITY) == "authority\n"
+    assert vault.get(names.MANAGEMENT) == made
+
+
+@pytest.mark.real
+async def test_a_management_token_that_nobody_wrote_down_is_named_and_can_be_made_anew(
+    vault: Vault, cluster: Cluster, zone_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the first server died between learning it and writing it down; then as the documentation says."""
+    settle(vault, zone_id=zone_id)
+    first = ConsulServer(cluster.address)
+    await asyncio.to_thread(first.wait_for_leader, 20)
+    assert await asyncio.to_thread(first.bootstrap, names.new_token())
+    monkeypatch.setattr(boot_module, "MANAGEMENT_DEADLINE_S", 2.5)
+    with pytest.raises(ConsulError, match=r"/consul/management-token is not Consul's: .*ACL not found.*docs/"):
+        await asyncio.to_thread(boot_of(vault, "consul", Notes(), ConsulServer(cluster.address)).run)
+    assert vault.get(names.AUTHORITY) is None
+    with pytest.raises(ConsulError) as refused:
+        await asyncio.to_thread(first.ask, "PUT", "acl/bootstrap")
+    index = re.search(r"reset index: (\d+)", str(refused.value))
+    assert index is not None
+    (cluster.data / "acl-bootstrap-reset").write_text(index[1])
     await asyncio.to_thread(boot_of(vault, "consul", Notes(), ConsulServer(cluster.address)).run)
     assert vault.get(names.AUTHORITY) == "authority\n"
 
