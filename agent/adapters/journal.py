@@ -2,12 +2,15 @@
 The journal: the agent's memory on disk, written whole and atomically (temp file, fsync, rename), mode 0600.
 
 Monotonic times are rebased when the host has rebooted since: what had lasted ten minutes has still lasted ten.
+That it has is told by the kernel's boot id, and by a mark in ``/run``: a host that is itself a container (LXC, ours in
+the local cluster) boots anew on a kernel that runs on.
 A journal that cannot be read is put aside under another name, never deleted, and the agent starts without one.
 """
 
 import json
 import os
 import time
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,11 +45,13 @@ class Journal:
 
     Args:
         boot_file: where the kernel says which boot this is.
+        mark_file: made here where it is missing; it lies where a boot finds nothing.
     """
 
-    def __init__(self, path: Path, boot_file: Path = BOOT_FILE) -> None:
+    def __init__(self, path: Path, boot_file: Path = BOOT_FILE, mark_file: Path | None = None) -> None:
         self._path = path
         self._boot_file = boot_file
+        self._mark = _mark_in(mark_file) if mark_file is not None else None
         self._written = ""
 
     def load(self) -> Loaded:
@@ -62,7 +67,7 @@ class Journal:
             if document["v"] > JOURNAL_VERSION:
                 return self._put_aside(f"has version {document['v']}, this agent reads {JOURNAL_VERSION}")
             memory = Memory.model_validate(document["memory"])
-            if document["boot"] != boot_id(self._boot_file):
+            if document["boot"] != boot_id(self._boot_file) or self._is_of_another_boot(document.get("mark")):
                 memory = _rebased(memory, time.monotonic() - float(document["saved_at"]))
             return Loaded(memory)
         except (ValueError, KeyError, TypeError, ValidationError) as exc:
@@ -81,6 +86,7 @@ class Journal:
         document = {
             "v": JOURNAL_VERSION,
             "boot": boot_id(self._boot_file),
+            "mark": self._mark,
             "saved_at": time.monotonic(),
             "memory": json.loads(content),
         }
@@ -90,6 +96,10 @@ class Journal:
             raise TransientError(f"journal {self._path} cannot be written: {exc.strerror}") from exc
         self._written = content
         return True
+
+    def _is_of_another_boot(self, mark: str | None) -> bool:
+        """Whether the marks differ; without one, as from a version that wrote none, the kernel's word is all."""
+        return None not in (mark, self._mark) and mark != self._mark
 
     def _put_aside(self, problem: str) -> Loaded:
         aside = self._path.with_name(f"{self._path.name}.unreadable-{time.time_ns()}")
@@ -110,6 +120,16 @@ def write_atomically(path: Path, text: str, mode: int = 0o600) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def _mark_in(file: Path) -> str | None:
+    """Return this boot's mark, made now where there is none; None where it cannot be."""
+    try:
+        if not file.exists():
+            write_atomically(file, uuid.uuid4().hex)
+        return file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
 
 
 def _rebased(memory: Memory, shift: float) -> Memory:

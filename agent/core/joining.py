@@ -3,13 +3,14 @@ While the fleet runs two releases, a host that lacks one of them is not ready un
 
 Visitors of either release may be sent to a host the moment it says ready, and each must find theirs (design.md,
 section 5). That concerns a host that boots between the commit and the end of the bake, and one that was away from
-Consul while the others staged. A host that once had both in this rollout stays ready whatever becomes of them, and a
-release that has failed with a reason is not waited for: never may what is wrong with a release close every gate.
+Consul while the others staged. A host that once had both in this rollout and this boot stays ready whatever becomes of
+them, and a release that has failed with a reason is not waited for, nor one that does not come back within
+``healthy_deadline``: never may what is wrong with a release close every gate.
 """
 
 from agent.core.desired import Want
 from agent.core.draft import Draft, is_ready
-from agent.core.memory import Failure
+from agent.core.memory import Failure, SlotMemory
 from agent.core.observed import Gate
 
 ATTEMPTS_MAX = 5
@@ -52,11 +53,26 @@ def _lack(draft: Draft, want: Want) -> str | None:
     tenant = next((tenant for tenant in draft.tenants.values() if want.is_met_by(tenant)), None)
     if tenant is None:
         return f"{want.reference} does not run yet"
+    if _does_not_come_back(draft, draft.slot(tenant.slot)):
+        return None
     server = draft.server(tenant.slot)
     is_pinned = draft.proxy.pins_saved and draft.proxy.pins.get(tenant.slot) == want.pin_for(tenant)
     if is_pinned and draft.slot(tenant.slot).staged and (server.is_known_good or is_ready(server)):
         return None
     return f"{want.reference} is not staged yet"
+
+
+def _does_not_come_back(draft: Draft, known: SlotMemory) -> bool:
+    """
+    Whether a release that visitors have reached was given time enough to stand again after a boot.
+
+    It never fails, as they may hold it: it is started and checked again and again.
+    """
+    if not known.served:
+        return False
+    since = known.checking_since
+    is_late = since is not None and draft.now >= since + draft.at.app.knobs.healthy_deadline
+    return is_late or known.restarts >= ATTEMPTS_MAX
 
 
 def _has_failed(failure: Failure | None) -> bool:

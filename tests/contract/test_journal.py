@@ -38,6 +38,7 @@ def a_memory(at: float) -> Memory:
         slots={SlotName.BLUE: slot},
         worker=Worker(7, 1),
         gate=Gate.OPEN,
+        ready_for=4,
         leaving=True,
         failures={"wish": Failure(reason="refused", at=at, attempts=2)},
         tenancy=3,
@@ -131,6 +132,28 @@ def test_what_belongs_to_a_boot_is_forgotten_after_it(file: Path, boot: Path) ->
     assert (memory.worker, memory.gate, memory.leaving, slot.admin) == (None, None, False, None)
     assert (slot.served, memory.tenancy) == (True, 3)
     assert memory.baseline == a_memory(1.0).baseline
+
+
+def test_a_container_that_boots_anew_on_the_same_kernel_has_rebooted(file: Path, boot: Path, tmp_path: Path) -> None:
+    """Its /run is empty then; an agent that only starts again finds its mark there."""
+    run = tmp_path / "run"
+    run.mkdir()
+    mark = run / "haproxy.boot"
+    Journal(file, boot, mark).save(a_memory(1.0))
+    assert Journal(file, boot, mark).load().memory == a_memory(1.0)
+    mark.unlink()
+    memory = Journal(file, boot, mark).load().memory
+    assert (memory.worker, memory.gate, memory.ready_for) == (None, None, None)
+    assert memory.slot(SlotName.BLUE).served
+
+
+@pytest.mark.parametrize("older", [True, False])
+def test_without_a_mark_the_kernels_word_is_all(file: Path, boot: Path, tmp_path: Path, older: bool) -> None:
+    """The journal is of a version that wrote none, or there is no place for one: no agent forgets for that."""
+    mark = tmp_path / "haproxy.boot"
+    Journal(file, boot, None if older else mark).save(a_memory(1.0))
+    place = mark if older else tmp_path / "nowhere" / "haproxy.boot"
+    assert Journal(file, boot, place).load().memory == a_memory(1.0)
 
 
 @pytest.mark.parametrize(

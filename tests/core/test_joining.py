@@ -2,6 +2,7 @@
 
 import pytest
 
+from agent.adapters.journal import _rebased
 from agent.core.names import NodeName, SlotName
 from agent.core.observed import AdminState, Gate
 from agent.core.plan import SlotPhase
@@ -94,6 +95,67 @@ def test_an_agent_that_restarts_before_its_host_was_ready_does_not_make_it_so() 
         assert world.now < 30
         world.step()
     assert all(slot in world.proxy.process.pins for slot in SlotName)
+
+
+def reboot(world: World) -> None:
+    """Everything stops; HAProxy comes back without states, the containers wait for the agent."""
+    for container in tuple(world.docker.containers.values()):
+        world.docker.exit(container.id, 137)
+    world.proxy.restart(keep=False)
+    world.agent.memory = world.agent.journal = _rebased(world.agent.journal, 0.0)
+    world.agent.restart()
+
+
+def baking() -> World:
+    """Return a host that was there from the beginning: it has served `app:a`, and serves `app:b` now."""
+    world = World(1)
+    world.monitor.activate("app:a")
+    world.consul.put(active="app:a")
+    assert world.run_for(10, lambda: is_ready(world))
+    serving = world.serving()
+    assert serving is not None
+    source = RecordedRelease(image=serving.reference, spec=RunSpec(), release=serving.release, pin=serving.pin)
+    world.consul.begin_rollout("app:b", source)
+    assert world.run_for(10, lambda: len(world.proxy.process.pins) == 2)
+    world.run_for(3)
+    world.monitor.activate("app:b")
+    for step in (Phase.READY, Phase.SWITCHING, Phase.BAKING):
+        world.consul.enter(step)
+        world.run_for(1)
+    assert is_ready(world)
+    return world
+
+
+def test_a_member_that_reboots_is_ready_only_once_it_runs_both_again() -> None:
+    """What it had in the boot before counts no more."""
+    world = baking()
+    reboot(world)
+    assert not is_ready(world)
+    while not is_ready(world):
+        assert world.now < 60
+        world.step()
+    servers = world.proxy.process.servers
+    assert {servers[slot].admin for slot in SlotName} == {AdminState.READY, AdminState.DRAIN}
+    assert all(servers[slot].takes_pinned for slot in SlotName)
+
+
+@pytest.mark.parametrize("how", ["sick", "dies"])
+def test_a_member_that_reboots_does_not_wait_for_ever_for_a_release_that_is_broken_by_now(how: str) -> None:
+    """After a power cut every host boots: what is wrong with the old release may not keep all of them out."""
+    world = baking()
+    held = next(c for c in world.docker.containers.values() if c.reference == "app:a")
+    reboot(world)
+    world.docker.sick.add(held.id)
+    began = world.now
+    while not is_ready(world):
+        assert world.now < began + 40
+        world.step()
+        if how == "dies" and world.docker.containers[held.id].is_running:
+            world.docker.exit(held.id, 1)
+    assert world.now > began + 5, "it was waited for"
+    serving = world.serving()
+    assert serving is not None
+    assert serving.reference == "app:b"
 
 
 def returning(target: str) -> World:
