@@ -35,8 +35,8 @@ async def check_haproxy(proxy: HaproxySocket, settings: Settings) -> list[Findin
 def judge_version(version: str) -> Finding:
     """Say whether this is a version Tidegate was tried with."""
     numbers = tuple(int(part) for part in version.split("-", maxsplit=1)[0].split(".")[:2] if part.isdecimal())
-    if numbers < (2, 6):
-        return bad("HAProxy version", version, "install 2.6 or newer: older ones were never tried")
+    if numbers < (2, 4):
+        return bad("HAProxy version", version, "install 2.4 or newer: older ones were never tried")
     return good("HAProxy version", version)
 
 

@@ -68,6 +68,13 @@ class ConsulApi:
         found = await self.ask("GET", f"kv/{key}")
         return base64.b64decode(found[0]["Value"] or "").decode() if found else None
 
+    async def shows(self, service: str, count: int) -> bool:
+        """Whether the catalog has at least *count* instances of *service*."""
+        try:
+            return len(await self.ask("GET", f"catalog/service/{service}") or ()) >= count
+        except LabError:
+            return False
+
     async def leader(self) -> str:
         """Return the address of the leader; empty while there is none."""
         try:

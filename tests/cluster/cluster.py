@@ -18,6 +18,7 @@ from types import MappingProxyType
 from agent.adapters.consul import ConsulClient
 from agent.adapters.consul_http import TokenSource
 from agent.adapters.consul_policies import Role
+from agent.adapters.consul_services import AGENT_SERVICE
 from tests.cluster.acl import ConsulApi
 from tests.cluster.machine import Machine
 from tests.cluster.machines import build_machines
@@ -27,11 +28,13 @@ from tests.lab.cgroups import clear_unmounted
 from tests.lab.dockerd import DockerDaemon
 from tests.lab.images import Images, Store
 from tests.lab.ports import free_port
+from tests.lab.process import eventually
 from tests.lab.tools import LabError, cache_dir, run, tool
 
 HERE = Path(__file__).parent
 TIDEGATE = str(Path(sys.executable).with_name("tidegate"))
 _WEB_UNITS = ("consul-client", "haproxy", "tidegate-agent", "tidegate-drain")
+_REGISTERED_S = 60.0
 _SERVER_UNITS = ("consul-server", "tidegate-agent")
 
 
@@ -135,8 +138,12 @@ class Cluster:
         await self._compose("up", "-d", "--no-deps", "--force-recreate", "-V", name, timeout_s=120)
 
     async def up(self, count: int) -> None:
-        """Bring it up with *count* web hosts; returns when all units are started and all tokens known."""
+        """Bring it up with *count* web hosts; returns when Consul shows every agent."""
         await self.power_up(count)
+        await self.furnish()
+
+    async def furnish(self) -> None:
+        """Tell machines that are up what they are; returns when Consul shows every agent."""
         webs = await self.webs()
         async with asyncio.TaskGroup() as group:
             for server in self.servers():
@@ -144,6 +151,10 @@ class Cluster:
             for web in webs:
                 group.create_task(self._prepare(web))
             group.create_task(self._admit(webs))
+        agents = len(webs) + len(SERVERS)
+        async with self.consul() as consul:
+            if not await eventually(lambda: consul.shows(AGENT_SERVICE, agents), deadline_s=_REGISTERED_S):
+                raise LabError(f"Consul does not show {agents} agents within {_REGISTERED_S:g} s")
 
     async def scale(self, count: int) -> list[Machine]:
         """Have *count* web hosts; returns those that are new. Ones that go shut down in order."""

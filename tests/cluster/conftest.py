@@ -1,5 +1,6 @@
 """One cluster for all tests of a session: each begins with what serves, on three hosts, all alive."""
 
+import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -9,7 +10,7 @@ import pytest_asyncio
 
 from tests.cluster.cluster import Cluster, make
 from tests.cluster.settings import AppPlan
-from tests.cluster.story import ClusterStory, Shelf, at_rest
+from tests.cluster.story import WEBS, ClusterStory, Shelf, at_rest
 from tests.lab.dockerd import DockerDaemon
 
 
@@ -29,17 +30,21 @@ async def _town(docker: DockerDaemon) -> AsyncIterator[Town]:
     cluster = await make(docker, f"tg-{uuid.uuid4().hex[:6]}", AppPlan())
     began_at = time.monotonic()
     try:
-        await cluster.up(3)
-        images = cluster.images()
-        shelf = Shelf(
-            a=cluster.reference(await images.testapp("a")),
-            b=cluster.reference(await images.testapp("b")),
-            sick=cluster.reference(await images.testapp("sick", env={"UNHEALTHY": "1"})),
-        )
+        await cluster.power_up(len(WEBS))
+        shelf, _ = await asyncio.gather(_filled(cluster), cluster.furnish())
         await ClusterStory(cluster, "").deploy(shelf.a)
         yield Town(cluster, shelf, time.monotonic() - began_at)
     finally:
         await cluster.down()
+
+
+async def _filled(cluster: Cluster) -> Shelf:
+    images = cluster.images()
+    return Shelf(
+        a=cluster.reference(await images.testapp("a")),
+        b=cluster.reference(await images.testapp("b")),
+        sick=cluster.reference(await images.testapp("sick", env={"UNHEALTHY": "1"})),
+    )
 
 
 @pytest_asyncio.fixture(loop_scope="session", name="story")

@@ -76,8 +76,7 @@ async def _kill_servers(cluster: Cluster, _: Machine) -> None:
 
 
 async def _bring_servers(cluster: Cluster, web: Machine) -> None:
-    for server in cluster.servers():
-        await server.power_on()
+    await asyncio.gather(*(server.power_on() for server in cluster.servers()))
     await web.thaw()
 
 

@@ -1,6 +1,7 @@
 """The images of the cluster's machines, built from this checkout: what is not there yet, or has changed."""
 
 import hashlib
+import os
 import platform
 import re
 import shutil
@@ -19,7 +20,10 @@ OWN_BASE = "tidegate/machine-base:bookworm"
 ROLES = ("web", "consul", "edge", "registry")
 SHIPPED = ("agent", "haproxy", "infra", "systemd", "pyproject.toml", "README.md", "LICENSE")
 """What a machine is provisioned from."""
-_MACHINE_PYTHON = "3.11"
+MACHINE_BASE = os.environ.get("TIDEGATE_MACHINE_BASE", "")
+"""An image of another Debian or Ubuntu, from which to make the machines."""
+MACHINE_PYTHON = os.environ.get("TIDEGATE_MACHINE_PYTHON", "3.11")
+"""The Python that ``provision.sh`` finds there."""
 _SKIPPED = shutil.ignore_patterns("__pycache__", "*.pyc")
 
 
@@ -33,10 +37,10 @@ async def build_machines(docker: DockerDaemon) -> dict[str, str]:
     with tempfile.TemporaryDirectory(prefix="tg-machines-") as home:
         context = Path(home)
         await _fill(context)
-        tag = _digest(context)
+        base = await _base(docker)
+        tag = _digest(context, base)
         images = {role: f"tidegate/cluster-{role}:{tag}" for role in ROLES}
         known = (await docker.cli("images", "--format", "{{.Repository}}:{{.Tag}}")).split()
-        base = await _base(docker)
         for role, image in images.items():
             if image not in known:
                 options = (f"--target={role}", f"--build-arg=BASE={base}", f"-t={image}")
@@ -76,7 +80,8 @@ async def _fill(context: Path) -> None:
 async def _requirements() -> Path:
     """Return a directory with all that Tidegate needs, as locked, for the machines' Python; fetched once."""
     locked = _locked((ROOT / "requirements-dev.lock").read_text())
-    wheels = cache_dir() / f"wheels-{hashlib.sha256(locked.encode()).hexdigest()[:12]}"
+    key = hashlib.sha256(f"{MACHINE_PYTHON}\n{locked}".encode()).hexdigest()[:12]
+    wheels = cache_dir() / f"wheels-{key}"
     if wheels.exists():
         return wheels
     with tempfile.TemporaryDirectory(prefix="wheels-", dir=cache_dir()) as home:
@@ -86,7 +91,7 @@ async def _requirements() -> Path:
         systems = (f"manylinux_2_{minor}_{platform.machine()}" for minor in (17, 28, 36))
         options = [
             *("-q", "--disable-pip-version-check", "-d", str(target), "-c", str(constraints)),
-            *("--only-binary=:all:", "--implementation=cp", f"--python-version={_MACHINE_PYTHON}"),
+            *("--only-binary=:all:", "--implementation=cp", f"--python-version={MACHINE_PYTHON}"),
             *(f"--platform={name}" for name in (*systems, f"manylinux2014_{platform.machine()}")),
         ]
         await run([sys.executable, "-m", "pip", "download", *options, *_dependencies()], timeout_s=300)
@@ -106,7 +111,9 @@ def _dependencies() -> Sequence[str]:
 
 
 async def _base(docker: DockerDaemon) -> str:
-    """Return the base that set-up chose: Docker Hub's where it answered, else the one made of Debian's packages."""
+    """Return the base asked for, else that of set-up: Docker Hub's where it answered, or one of Debian's packages."""
+    if MACHINE_BASE:
+        return MACHINE_BASE
     own = cache_dir() / "machine-base.tar"
     if not own.exists():
         return HUB_BASE
@@ -115,8 +122,8 @@ async def _base(docker: DockerDaemon) -> str:
     return OWN_BASE
 
 
-def _digest(context: Path) -> str:
-    content = hashlib.sha256()
+def _digest(context: Path, base: str) -> str:
+    content = hashlib.sha256(base.encode())
     for path in sorted(context.rglob("*")):
         if path.is_file() and not path.match("tidegate-*.whl"):
             content.update(f"{path.relative_to(context)}\0{path.stat().st_mode:o}\0".encode())

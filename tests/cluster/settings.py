@@ -31,7 +31,7 @@ class AppPlan:
 
     container_port: int = 8080
     health_path: str = "/health"
-    knobs: Mapping[str, str] = field(default_factory=lambda: dict(TEST_KNOBS))
+    knobs: Mapping[str, str] = field(default_factory=lambda: {**TEST_KNOBS, "healthy_deadline": "12s"})
 
 
 def web_files(node: str, secrets: Secrets, app: AppPlan) -> list[File]:

@@ -11,6 +11,7 @@ import pytest
 from tests.cluster.demo import commit_of, durations
 from tests.cluster.machines import ROOT
 from tests.host.test_demo import KEYS
+from tests.lab.fleet import Command, Said
 
 HISTORY = [
     {"from": "ready", "to": "switching", "at": "2026-01-01T00:00:00+00:00"},
@@ -35,40 +36,31 @@ def test_the_switch_counts_from_the_last_commit() -> None:
     assert commit_of(HISTORY[1:3]) is None
 
 
+FALLING_BACK = """
+from tests.cluster import demo
+from tests.cluster.cluster import Cluster
+from tests.lab.tools import LabError
+
+async def power_up(*_):
+    raise LabError("systemd does not start in a container here")
+
+Cluster.power_up = power_up
+demo.main()
+"""
+
+
 @pytest.mark.real
 @pytest.mark.alone
 @pytest.mark.full
 @pytest.mark.timeout(500)
 async def test_the_demo_of_the_fleet_loses_nothing_and_refuses_the_bad_image() -> None:
     """From nothing to the verdict: exit status 0, and the promised last line."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.cluster.demo"),
-        cwd=ROOT,
-        env={**os.environ, "KEEP": ""},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-    )
-    async with asyncio.timeout(450):
-        out, _ = await process.communicate()
-    told = json.loads(out.decode().splitlines()[-1])
-    assert process.returncode == 0, out.decode()
+    said = await _played("-m", "tests.cluster.demo", deadline_s=450)
+    told = json.loads(said.out.splitlines()[-1])
     assert list(told) == [*KEYS, "hosts", "skew_s"]
     assert told["hosts"] == 3
     assert told["failed"] == {}
     assert told["bad_image_refused"] is True
-
-
-FALLING_BACK = """
-from tests.cluster import demo
-from tests.cluster.cluster import Cluster
-from tests.lab.tools import LabError
-
-async def up(*_):
-    raise LabError("systemd does not start in a container here")
-
-Cluster.up = up
-demo.main()
-"""
 
 
 @pytest.mark.real
@@ -77,18 +69,23 @@ demo.main()
 @pytest.mark.timeout(300)
 async def test_where_no_cluster_can_run_one_host_plays_and_the_reason_is_told() -> None:
     """The machines are made, and do not start: the demo of one host, to its own last line."""
+    said = await _played("-c", FALLING_BACK, deadline_s=250)
+    assert "no cluster can run here (systemd does not start in a container here); playing on one host" in said.err
+    told = json.loads(said.out.splitlines()[-1])
+    assert list(told) == list(KEYS)
+    assert told["failed"] == {}
+
+
+async def _played(*program: str, deadline_s: float) -> Said:
+    """Run a demo to its good end."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", FALLING_BACK),
+        *(sys.executable, *program),
         cwd=ROOT,
         env={**os.environ, "KEEP": ""},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    async with asyncio.timeout(250):
-        out, err = await process.communicate()
-    assert process.returncode == 0, out.decode() + err.decode()
-    assert "no cluster can run here (systemd does not start in a container here); playing on one host" in err.decode()
-    told = json.loads(out.decode().splitlines()[-1])
-    assert list(told) == list(KEYS)
-    assert told["failed"] == {}
+    said = await Command(process).said(deadline_s=deadline_s)
+    assert said.code == 0, said.out + said.err
+    return said

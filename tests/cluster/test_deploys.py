@@ -1,5 +1,6 @@
 """From nothing to a release, and on: deploy, canary, rollback, a newer agent; with traffic through the edge."""
 
+import asyncio
 import re
 import tempfile
 import time
@@ -84,8 +85,7 @@ async def test_agents_are_upgraded_and_downgraded_host_by_host(story: ClusterSto
         for place in (older, newer):
             ship(place)
         _rename(newer)
-        for place in (older, newer):
-            await build_wheel(place, place / "wheels")
+        await asyncio.gather(*(build_wheel(place, place / "wheels") for place in (older, newer)))
         async with story.traffic() as traffic:
             for name in WEBS[:2]:
                 await _install(story.cluster.machine(name), newer, NEWER)

@@ -9,6 +9,7 @@ from agent.core.record import Phase
 from tests.cluster.machine import PAUSE_S, Machine, until_ready
 from tests.cluster.settings import web_files
 from tests.cluster.story import LASTING, ClusterStory, Shelf, image_of
+from tests.fleet_real.story import version_of
 from tests.lab.process import eventually
 
 pytestmark = [
@@ -87,20 +88,20 @@ async def test_a_host_that_slept_through_two_deploys_never_serves_the_old_releas
 ) -> None:
     """It has the old one on its disk and in its journal; Consul's word comes first."""
     web = story.cluster.machine("web-3")
-    first = shelf.other(story.version)
+    cluster = story.cluster
+    target = cluster.reference(await cluster.images().testapp("d" if story.version == "c" else "c"))
     await web.power_off()
-    for image in (first, story.began_with.partition("@")[0], first):
+    for image in (shelf.other(story.version), target):
         await story.deploy(image, "--wait", "done")
     async with story.traffic() as traffic:
         await web.power_on()
         await until_ready(web, deadline_s=90)
         report = await web.report()
         assert report is not None
-        assert image_of(report).startswith(first)
+        assert image_of(report).startswith(target)
         outcome = await traffic.stop()
     assert outcome.failed_by_fault == {}
-    versions = {sample.version for sample in outcome.samples}
-    assert versions == {"a" if story.version == "b" else "b"}
+    assert {sample.version for sample in outcome.samples} == {version_of(target)}
 
 
 async def test_a_host_without_a_valid_token_gets_no_traffic_and_says_why(story: ClusterStory) -> None:
@@ -128,21 +129,22 @@ async def test_a_host_without_a_valid_token_gets_no_traffic_and_says_why(story: 
     await story.cluster.scale(3)
 
 
-@pytest.mark.parametrize("phase", [Phase.READY, Phase.AWAITING_PROMOTION])
-async def test_a_host_that_joins_in_mid_rollout_follows_it_and_nobody_waits_for_a_leaver(
-    story: ClusterStory, shelf: Shelf, phase: Phase
+async def test_hosts_that_join_in_mid_rollout_follow_it_and_nobody_waits_for_leavers(
+    story: ClusterStory, shelf: Shelf
 ) -> None:
-    """Before the commit it stages, too; after it, it serves by the table. In the end it leaves, and nobody waits."""
+    """Before the commit one stages, too; after it the next serves by the table. In the end both leave."""
     target = shelf.other(story.version)
-    way = ("--manual",) if phase is Phase.READY else ("--canary", "1")
     async with story.traffic(LASTING) as traffic:
-        await story.deploy(target, *way, "--wait", "promotion")
-        (late,) = await story.cluster.scale(4)
-        await until_ready(late, deadline_s=90)
-        await _holds(late, target)
-        promoted = await story.command("promote", "--reason", "a test", "--detach")
-        assert promoted.code == 0, promoted.err
-        await story.until_serves(late, target)
+        await story.deploy(target, "--manual", "--canary", "1", "--wait", "promotion")
+        for count, phase in ((4, Phase.READY), (5, Phase.AWAITING_PROMOTION)):
+            await story.until_phase(phase)
+            (late,) = await story.cluster.scale(count)
+            await until_ready(late, deadline_s=90)
+            await _holds(late, target)
+            promoted = await story.command("promote", "--reason", "a test", "--detach")
+            assert promoted.code == 0, promoted.err
+        for name in ("web-4", "web-5"):
+            await story.until_serves(story.cluster.machine(name), target)
         await story.until_phase(Phase.BAKING, Phase.RETIRING, Phase.SUCCESSFUL)
         await story.cluster.scale(3)
         await story.until_phase(Phase.SUCCESSFUL, deadline_s=60)

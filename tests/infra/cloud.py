@@ -169,8 +169,8 @@ class Cloud:
 
 
 @asynccontextmanager
-async def cloud_of(cluster: Cluster, initial_image: str) -> AsyncIterator[Cloud]:
-    """Play AWS for a cluster whose machines are up; the stack's template says what *initial_image* is."""
+async def cloud_of(cluster: Cluster) -> AsyncIterator[Cloud]:
+    """Play AWS for a cluster whose machines are up."""
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer(ip_address=cluster.gateway, port=0)
@@ -182,7 +182,7 @@ async def cloud_of(cluster: Cluster, initial_image: str) -> AsyncIterator[Cloud]
             Name="cs90", CallerReference=cluster.layout.project, VPC={"VPCRegion": REGION, "VPCId": vpc}
         )
         zone_id = zone["HostedZone"]["Id"].rpartition("/")[2]
-        own = {"zones": " ".join(ZONES), "zone_id": zone_id, "initial_image": initial_image, "app": APP}
+        own = {"zones": " ".join(ZONES), "zone_id": zone_id, "app": APP}
         boto3.client("ssm", REGION, endpoint_url=moto).put_parameter(
             Name=f"/tidegate/{STACK}/shared/settings", Type="String", Value=json.dumps({**SETTINGS, **own})
         )

@@ -32,14 +32,13 @@ SHARED_BY_SERVERS = "gossip.key consul.pem consul-key.pem ca.pem consul.token co
 
 @pytest.fixture(name="cloud")
 async def _cloud(docker: DockerDaemon, tmp_path: Path) -> AsyncIterator[Cloud]:
-    """Six machines that know nothing, in a cloud in which release a is what a new stack serves."""
+    """Five machines that know nothing, in a cloud in which nothing was ever deployed."""
     async with machine_image(docker, tmp_path) as image:
         roles = {"web": image, "consul": image}
         cluster = await make(docker, f"tg-aws-{uuid.uuid4().hex[:6]}", AppPlan(), roles)
         try:
             await cluster.power_up(len(WEBS))
-            release = cluster.reference(await cluster.images().testapp("a"))
-            async with cloud_of(cluster, release) as cloud:
+            async with cloud_of(cluster) as cloud:
                 yield cloud
         finally:
             await cluster.down()
@@ -50,10 +49,15 @@ async def test_a_stack_boots_at_once_deploys_and_lets_instances_go(cloud: Cloud)
     launched = await asyncio.gather(*(cloud.launch(name) for name in (*SERVERS, *WEBS)))
     servers, webs = launched[: len(SERVERS)], launched[len(SERVERS) :]
     try:
-        await _served(cloud, webs)
+        await _stand(webs)
         await _told_one_story(cloud, servers)
+        with pytest.raises(LabError, match="may not write"):
+            await _deploy(cloud, servers[0], "a", token="web/node-token")
+        await _deploy(cloud, servers[0], "a")
+        await _serve(cloud, webs, "a")
         async with Traffic(cloud.cluster.site, mix=MIX) as traffic:
-            await _deployed(cloud, servers[0], webs)
+            await _deploy(cloud, servers[0], "b")
+            await _serve(cloud, webs, "b")
             await _web_host_left(webs[1])
             await _server_replaced(cloud, servers[1])
             outcome = await traffic.stop()
@@ -65,8 +69,8 @@ async def test_a_stack_boots_at_once_deploys_and_lets_instances_go(cloud: Cloud)
     assert outcome.failed_by_fault == {}, outcome.failures[:5]
 
 
-async def _served(cloud: Cloud, webs: Sequence[Instance]) -> None:
-    """The launch hooks end when the initial image serves, and the stack is told."""
+async def _stand(webs: Sequence[Instance]) -> None:
+    """The launch hooks end with the holding page, and the stack is told: so an empty cluster settles."""
 
     async def all_in_service() -> bool:
         return all(web.aws.done("CompleteLifecycleAction") and web.aws.done("SignalResource") for web in webs)
@@ -75,11 +79,11 @@ async def _served(cloud: Cloud, webs: Sequence[Instance]) -> None:
     for web in webs:
         assert web.aws.done("CompleteLifecycleAction")[-1]["LifecycleActionResult"] == "CONTINUE"
         assert web.aws.done("SignalResource")[0]["LogicalResourceId"] == "WebHosts"
-        assert await web.machine.asks() == (200, "ready")
+        assert (await web.machine.asks())[0] == 200
+        assert (await web.machine.asks("/"))[0] == 503
         report = await web.machine.report()
         assert report is not None
         assert (report.node, report.machine) == (web.node, web.node.replace("web-", "i-"))
-        assert {slot.image.partition("@")[0] for slot in report.slots.values() if slot.is_up} == {_image(cloud, "a")}
         listing = await web.machine.shell("stat -c '%a %U %n' /etc/tidegate/* | sort")
         assert "consul-key.pem" not in listing, "that is the servers'"
         assert "600 tidegate /etc/tidegate/consul.token" in listing
@@ -108,17 +112,18 @@ async def _told_one_story(cloud: Cloud, servers: Sequence[Instance]) -> None:
     assert {each["logStreamName"].split("/")[1] for each in streams} >= {each.node for each in servers}
 
 
-async def _deployed(cloud: Cloud, server: Instance, webs: Sequence[Instance]) -> None:
-    """The operator's token deploys, a web host's does not."""
-    target = cloud.cluster.reference(await cloud.cluster.images().testapp("b"))
-    command = f"/opt/tidegate/bin/tidegate deploy {target} --app cs90 --reason 'a test' {' '.join(KNOBS)}"
-    with pytest.raises(LabError, match="may not write"):
-        await _as(cloud, server, "web/node-token", f"{command} --detach")
-    await _as(cloud, server, "people/operator-token", f"{command} --wait done")
+async def _deploy(cloud: Cloud, server: Instance, version: str, token: str = "people/operator-token") -> None:
+    image = cloud.cluster.reference(await cloud.cluster.images().testapp(version))
+    command = f"/opt/tidegate/bin/tidegate deploy {image} --app cs90 --reason 'a test' --wait done {' '.join(KNOBS)}"
+    await _as(cloud, server, token, command)
+
+
+async def _serve(cloud: Cloud, webs: Sequence[Instance], version: str) -> None:
+    image = cloud.cluster.reference(f"x/testapp:{version}-finish")
     for web in webs:
         report = await web.machine.report()
         assert report is not None
-        assert {slot.image.partition("@")[0] for slot in report.slots.values() if slot.is_up} == {_image(cloud, "b")}
+        assert {slot.image.partition("@")[0] for slot in report.slots.values() if slot.is_up} == {image}
 
 
 async def _web_host_left(web: Instance) -> None:
@@ -161,10 +166,6 @@ async def _server_replaced(cloud: Cloud, server: Instance) -> None:
 async def _as(cloud: Cloud, server: Instance, token: str, command: str) -> str:
     """Run *command* on a server, as somebody who may read the parameter *token*."""
     return await server.machine.shell(f"CONSUL_HTTP_TOKEN={cloud.parameter(token)} {command}", timeout_s=120)
-
-
-def _image(cloud: Cloud, version: str) -> str:
-    return cloud.cluster.reference(f"x/testapp:{version}-finish")
 
 
 async def _insist(
