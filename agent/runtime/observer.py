@@ -36,20 +36,21 @@ class Observer:
         """
         Look at everything now.
 
-        Results of jobs are taken first, so the container list is never older than what they say.
+        Jobs are looked at first, so the container list is never older than what they say: one that ends during the
+        listing is still under way in this look, and has its result in the next one.
 
         Args:
             fresh: list containers in any case, and leave the results of jobs to the next look.
         """
-        ended = None if fresh else self.jobs.take_ended()
-        if fresh or (ended is not None and ended.results) or self.jobs.under_way():
+        ended, under_way = None if fresh else self.jobs.take_ended(), self.jobs.under_way()
+        if fresh or (ended is not None and ended.results) or under_way:
             self.containers_changed()
         containers, proxy = await asyncio.gather(self._containers(), self._proxy())
         return Observed(
             containers=containers,
             proxy=proxy,
             health=self.prober.health,
-            jobs=self.jobs.under_way(),
+            jobs=under_way,
             images=ended.images if ended else {},
             results=ended.results if ended else (),
             disk=self.disk(),

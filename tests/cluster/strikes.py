@@ -36,6 +36,13 @@ class Strike:
         assert self.shown.code == code, f"{self.disaster.name}: {self.shown.code}\n{text}"
         assert re.search(expected, text), f"{self.disaster.name}: no {expected} in\n{text}"
 
+    def was_shown(self) -> None:
+        """Fail unless operators saw the host, in whatever state it just was, or that nothing can be known."""
+        code, says = self.disaster.status
+        text = self.shown.out + self.shown.err
+        assert self.shown.code == code, f"{self.disaster.name}: {self.shown.code}\n{text}"
+        assert (says if code else self.web.name) in text, f"{self.disaster.name}:\n{text}"
+
     def explains(self, sent_at: float, failed_at: float) -> bool:
         """Whether a request that failed was open on the host as it died."""
         return self.disaster.is_deadly and sent_at <= self.struck_until + NOTICED_S and failed_at >= self.struck_at

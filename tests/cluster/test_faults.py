@@ -104,6 +104,7 @@ async def test_in_a_phase_that_passes(story: ClusterStory, shelf: Shelf, phase: 
         if "watchdog" in disaster.name:
             await web.freeze()
         strike = await suffer(story, web, disaster)
+        strike.was_shown()
         ended = await _finish(story)
         await until_ready(web, deadline_s=90)
         ended_at = time.monotonic()

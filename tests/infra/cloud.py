@@ -51,9 +51,9 @@ ExecStart=/opt/tidegate/bin/tidegate-infra machine {verb} --metadata {metadata}
 """
 AGENT = """[Service]
 Environment=TIDEGATE_EC2__METADATA={metadata} TIDEGATE_EC2__ENDPOINT={metadata}/
-# The registry here is no ECR: its login takes the place of the credential helper's name.
-ExecStartPre=+/bin/cp /etc/tidegate-lab/config.json /etc/tidegate/docker/config.json
 """
+# The registry here is no ECR: its login takes the place of the credential helper's name.
+LOGIN = "Exec{when}=+/bin/cp -a /etc/tidegate-lab/config.json /etc/tidegate/docker/config.json\n"
 UNITS = "/etc/systemd/system"
 
 
@@ -117,6 +117,11 @@ class Cloud:
         found = self.client("ssm").get_parameter(Name=f"/tidegate/{STACK}/{name}", WithDecryption=True)
         return str(found["Parameter"]["Value"])
 
+    def write(self, name: str, value: str) -> None:
+        """Write over one of the stack's secrets."""
+        path = f"/tidegate/{STACK}/{name}"
+        self.client("ssm").put_parameter(Name=path, Type="SecureString", Value=value, Overwrite=True)
+
     def kinds(self) -> dict[str, str]:
         """Return of which type each of the stack's parameters is."""
         pages = self.client("ssm").get_paginator("get_parameters_by_path")
@@ -148,16 +153,14 @@ class Cloud:
         }
         await machine.booted()
         authority, login = self.cluster.secrets.ca.read_text(), docker_config(REGISTRY, self.cluster.secrets)
+        drop_ins = {
+            "boot": BOOT.format(moto=self.moto, metadata=fake.url, verb="boot") + LOGIN.format(when="StartPost"),
+            "leave": BOOT.format(moto=self.moto, metadata=fake.url, verb="leave"),
+            "agent": AGENT.format(metadata=fake.url) + LOGIN.format(when="StartPre"),
+        }
         await machine.put(
             [
-                *(
-                    File(
-                        f"{UNITS}/tidegate-{verb}.service.d/lab.conf",
-                        BOOT.format(moto=self.moto, metadata=fake.url, verb=verb),
-                    )
-                    for verb in ("boot", "leave")
-                ),
-                File(f"{UNITS}/tidegate-agent.service.d/lab.conf", AGENT.format(metadata=fake.url)),
+                *(File(f"{UNITS}/tidegate-{unit}.service.d/lab.conf", text) for unit, text in drop_ins.items()),
                 File("/usr/local/share/ca-certificates/cluster.crt", authority, mode=0o644),
                 File("/etc/tidegate-lab/config.json", login, "tidegate"),
             ]

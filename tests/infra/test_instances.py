@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
@@ -55,6 +56,7 @@ async def test_a_stack_boots_at_once_deploys_and_lets_instances_go(cloud: Cloud)
             await _deploy(cloud, servers[0], "a", token="web/node-token")
         await _deploy(cloud, servers[0], "a")
         await _serve(cloud, webs, "a")
+        await _node_token_rotated(cloud, servers[0], webs)
         async with Traffic(cloud.cluster.site, mix=MIX) as traffic:
             await _deploy(cloud, servers[0], "b")
             await _serve(cloud, webs, "b")
@@ -124,6 +126,18 @@ async def _serve(cloud: Cloud, webs: Sequence[Instance], version: str) -> None:
         report = await web.machine.report()
         assert report is not None
         assert {slot.image.partition("@")[0] for slot in report.slots.values() if slot.is_up} == {image}
+
+
+async def _node_token_rotated(cloud: Cloud, server: Instance, webs: Sequence[Instance]) -> None:
+    """As docs/infrastructure.md says: a new token, the parameter, the boots, and then the old one goes."""
+    create = "consul acl token create -policy-name tidegate-cs90-node -format=json"
+    new = json.loads(await _as(cloud, server, "consul/management-token", create))["SecretID"]
+    old = json.loads(await _as(cloud, server, "web/node-token", "consul acl token read -self -format=json"))
+    cloud.write("web/node-token", new)
+    for web in webs:
+        await web.machine.run("systemctl", "restart", "tidegate-boot", timeout_s=60)
+        assert (await web.machine.shell("cat /etc/tidegate/consul.token")).strip() == new
+    await _as(cloud, server, "consul/management-token", f"consul acl token delete -id {old['AccessorID']}")
 
 
 async def _web_host_left(web: Instance) -> None:

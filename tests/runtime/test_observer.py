@@ -117,6 +117,22 @@ async def test_a_change_during_a_listing_is_not_lost() -> None:
         assert at.docker.listings == 2
 
 
+async def test_a_job_that_ends_during_a_listing_is_under_way_in_that_look() -> None:
+    """The list may be of before its end: without the job, a container that was just started would look dead."""
+    async with bench() as at:
+        at.docker.held = asyncio.Event()
+        look = asyncio.create_task(at.observer.observe())
+        at.jobs.begin(Pull(IMAGE))  # it fails at once, but not before the look has begun
+        await at.woken()
+        at.docker.held.set()
+        observed = await look
+        assert [job.key for job in observed.jobs] == [IMAGE]
+        assert observed.results == ()
+        observed = await at.observer.observe()
+        assert observed.jobs == ()
+        assert len(observed.results) == 1
+
+
 async def test_what_is_away_is_unknown_not_empty() -> None:
     """S12: with the reason."""
     async with bench() as at:
