@@ -21,8 +21,8 @@ PYTEST_INFRA := $(PY) -m pytest -q -n 2 --dist loadfile -m "infra and not real a
 # What mostly waits shares the machine; what sends traffic has it alone.
 PYTEST_SHARED := $(PY) -m pytest -q -n 3 --dist loadfile -m "real and not full and not alone"
 PYTEST_ALONE := $(PY) -m pytest -q -m "real and not full and alone and not cluster"
-# Six machines with systemd; one cluster for all.
-PYTEST_CLUSTER := $(PY) -m pytest -q -m "cluster and not full"
+# Six machines with systemd, twice: the tests mostly wait.
+PYTEST_CLUSTER := $(PY) -m pytest -q -n 2 --dist worksteal -m "cluster and not full"
 # The cluster's faults take as long as all the rest, and mostly wait.
 PYTEST_FULL := $(PY) -m pytest -q -n 2 --dist loadfile -m full --timeout 900
 

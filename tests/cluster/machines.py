@@ -1,5 +1,7 @@
 """The images of the cluster's machines, built from this checkout: what is not there yet, or has changed."""
 
+import asyncio
+import fcntl
 import hashlib
 import os
 import platform
@@ -8,7 +10,8 @@ import shutil
 import sys
 import tempfile
 import tomllib
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from tests.lab.dockerd import DockerDaemon
@@ -34,18 +37,30 @@ async def build_machines(docker: DockerDaemon) -> dict[str, str]:
     Raises:
         LabError: Docker refuses, or a package is not to be had.
     """
-    with tempfile.TemporaryDirectory(prefix="tg-machines-") as home:
-        context = Path(home)
-        await _fill(context)
-        base = await _base(docker)
-        tag = _digest(context, base)
-        images = {role: f"tidegate/cluster-{role}:{tag}" for role in ROLES}
-        known = (await docker.cli("images", "--format", "{{.Repository}}:{{.Tag}}")).split()
-        for role, image in images.items():
-            if image not in known:
-                options = (f"--target={role}", f"--build-arg=BASE={base}", f"-t={image}")
-                await docker.cli("build", "-q", *options, str(context), timeout_s=600)
-        await _forget([image for image in known if image.startswith("tidegate/cluster-")], images, docker)
+    async with _one_at_a_time():
+        with tempfile.TemporaryDirectory(prefix="tg-machines-") as home:
+            return await _build(Path(home), docker)
+
+
+@asynccontextmanager
+async def _one_at_a_time() -> AsyncIterator[None]:
+    """Let several test processes build after each other: the first one's images are there for the others."""
+    with (cache_dir() / "machines.lock").open("w") as lock:
+        await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
+        yield
+
+
+async def _build(context: Path, docker: DockerDaemon) -> dict[str, str]:
+    await _fill(context)
+    base = await _base(docker)
+    tag = _digest(context, base)
+    images = {role: f"tidegate/cluster-{role}:{tag}" for role in ROLES}
+    known = (await docker.cli("images", "--format", "{{.Repository}}:{{.Tag}}")).split()
+    for role, image in images.items():
+        if image not in known:
+            options = (f"--target={role}", f"--build-arg=BASE={base}", f"-t={image}")
+            await docker.cli("build", "-q", *options, str(context), timeout_s=600)
+    await _forget([image for image in known if image.startswith("tidegate/cluster-")], images, docker)
     return images
 
 
