@@ -160,7 +160,7 @@ def _compose(outside: _Outside, group: asyncio.TaskGroup, between: Between) -> _
     proxy.ensure_maps()
     jobs = Jobs(app, docker, group, wake.call)
     prober = Prober(group, lambda: wake.call("probe"))
-    mark_file = settings.haproxy.server_state_file.with_suffix(".boot")
+    mark_file = settings.haproxy.server_state_file.with_name(f"{settings.haproxy.server_state_file.name}.boot")
     journal = Journal(settings.state_dir / f"{app.name}.journal.json", mark_file=mark_file)
 
     def show(view: HostView) -> None:

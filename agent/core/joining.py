@@ -64,15 +64,12 @@ def _lack(draft: Draft, want: Want) -> str | None:
 
 def _does_not_come_back(draft: Draft, known: SlotMemory) -> bool:
     """
-    Whether a release that visitors have reached was given time enough to stand again after a boot.
+    Whether a release that visitors have reached was given time enough to stand again.
 
     It never fails, as they may hold it: it is started and checked again and again.
     """
-    if not known.served:
-        return False
     since = known.checking_since
-    is_late = since is not None and draft.now >= since + draft.at.app.knobs.healthy_deadline
-    return is_late or known.restarts >= ATTEMPTS_MAX
+    return known.served and since is not None and draft.now >= since + draft.at.app.knobs.healthy_deadline
 
 
 def _has_failed(failure: Failure | None) -> bool:

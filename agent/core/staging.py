@@ -138,6 +138,8 @@ def _tell(draft: Draft, slot: SlotName | None, phase: SlotPhase, reason: str, li
 def _start_or_fail(draft: Draft, slot: SlotName, tenant: Container, want: Want) -> None:
     known = draft.slot(slot)
     if known.served:
+        if known.checking_since is None:
+            draft.remember(slot, checking_since=draft.now)
         revive(draft, slot, tenant)
         return
     begun, exited = known.checking_since, tenant.state in {ContainerState.EXITED, ContainerState.DEAD}

@@ -14,13 +14,15 @@ from typing import Any, Protocol
 from infra.aws import Aws, calling, patiently
 from infra.errors import AwsError, InfraError
 from infra.machine import tls, vault
-from infra.machine.consul import ConsulError, ConsulServer
+from infra.machine.consul import NOT_KNOWN, ConsulError, ConsulServer
 from infra.machine.files import File, Machine, ServerSecrets, WebSecrets, server_files, web_files
 from infra.machine.vault import Vault
 from infra.records import Server, Zone
 
 SECRETS_DEADLINE_S = 600.0
 QUORUM_DEADLINE_S = 600.0
+LEAVE_S = 30.0
+"""Consul answers when it has left: after 8 s on a quiet day."""
 MANAGEMENT_DEADLINE_S = 60.0
 RECOVERY = "docs/infrastructure.md, Backup and restore"
 WEB_UNITS = ("consul-client.service", "haproxy.service", "tidegate-agent.service", "tidegate-drain.service")
@@ -173,6 +175,8 @@ class Boot:
         try:
             self.consul.wait_to_be_known(lambda: self.vault.get(vault.MANAGEMENT) or chosen, MANAGEMENT_DEADLINE_S)
         except ConsulError as exc:
+            if NOT_KNOWN not in str(exc):
+                raise
             where = self.vault.path(vault.MANAGEMENT)
             raise ConsulError(f"the management token in {where} is not Consul's: {exc}; see {RECOVERY}") from exc
 
@@ -220,7 +224,7 @@ def leave(boot: Boot, hook: str) -> None:
 
     def vote() -> None:
         boot.consul.token = boot.vault.get(vault.MANAGEMENT) or ""
-        boot.consul.ask("PUT", "agent/leave")
+        boot.consul.ask("PUT", "agent/leave", timeout_s=LEAVE_S)
         say("left Consul")
 
     def complete() -> None:

@@ -12,6 +12,7 @@ from infra.errors import InfraError
 
 ASK_EVERY_S = 2.0
 _TIMEOUT_S = 10.0
+NOT_KNOWN = "ACL not found"
 _DONE = ("already exists", "already in use", "no longer allowed")
 
 
@@ -28,7 +29,7 @@ class ConsulServer:
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
 
-    def ask(self, method: str, path: str, document: Any = None) -> Any:
+    def ask(self, method: str, path: str, document: Any = None, *, timeout_s: float = _TIMEOUT_S) -> Any:
         """
         Ask, and return the JSON answer; None for 404.
 
@@ -40,7 +41,7 @@ class ConsulServer:
             f"{self.address}/v1/{path}", data=body, method=method, headers={"X-Consul-Token": self.token}
         )
         try:
-            with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as reply:  # noqa: S310 - as above
+            with urllib.request.urlopen(request, timeout=timeout_s) as reply:  # noqa: S310 - as above
                 text = reply.read()
         except urllib.error.HTTPError as exc:
             if exc.code == 404:
@@ -83,7 +84,7 @@ class ConsulServer:
             self.token = find_token()
             return self.ask("GET", "acl/token/self") is not None
 
-        self._until(is_known, deadline_s, "there is no such token")
+        self._until(is_known, deadline_s, NOT_KNOWN)
 
     def policy(self, name: str, rules: str) -> None:
         """

@@ -31,7 +31,10 @@ async def _town(docker: DockerDaemon) -> AsyncIterator[Town]:
     began_at = time.monotonic()
     try:
         await cluster.power_up(len(WEBS))
-        shelf, _ = await asyncio.gather(_filled(cluster), cluster.furnish())
+        async with asyncio.TaskGroup() as group:
+            filled = group.create_task(_filled(cluster))
+            group.create_task(cluster.furnish())
+        shelf = filled.result()
         await ClusterStory(cluster, "").deploy(shelf.a)
         yield Town(cluster, shelf, time.monotonic() - began_at)
     finally:

@@ -25,7 +25,7 @@ SHIPPED = ("agent", "haproxy", "infra", "systemd", "pyproject.toml", "README.md"
 """What a machine is provisioned from."""
 MACHINE_BASE = os.environ.get("TIDEGATE_MACHINE_BASE", "")
 """An image of another Debian or Ubuntu, from which to make the machines."""
-MACHINE_PYTHON = os.environ.get("TIDEGATE_MACHINE_PYTHON", "3.11")
+MACHINE_PYTHON = os.environ.get("TIDEGATE_MACHINE_PYTHON") or "3.11"
 """The Python that ``provision.sh`` finds there."""
 _SKIPPED = shutil.ignore_patterns("__pycache__", "*.pyc")
 

@@ -20,7 +20,7 @@ from agent.core.rollout.decision import Decision
 from tests.cluster.cluster import TIDEGATE, Cluster
 from tests.cluster.machine import PAUSE_S, Machine, until_ready
 from tests.cluster.settings import APP
-from tests.fleet_real.story import KNOBS, SLACK_S, VISIT_IDLE_S, events_of, version_of
+from tests.fleet_real.story import DEED_S, KNOBS, VISIT_IDLE_S, events_of, version_of
 from tests.lab.fleet import Command, Said
 from tests.lab.process import eventually
 from tests.lab.tools import LabError
@@ -163,7 +163,7 @@ class ClusterStory:
         """Judge the whole run by what was decided meanwhile."""
         events = [Event(EventKind.ACTIVATED, self.version, outcome.started_at - 60)]
         events += [event for event in events_of(await self.history(), outcome) if event.at > outcome.started_at]
-        return judge(outcome, events, Rules(visit_idle_s=VISIT_IDLE_S, slack_s=SLACK_S, settle_s=settle_s))
+        return judge(outcome, events, Rules(visit_idle_s=VISIT_IDLE_S, deed_s=DEED_S, settle_s=settle_s))
 
     async def _start(self, *arguments: str, role: Role = Role.OPERATOR) -> Command:
         env = {name: value for name, value in os.environ.items() if not name.startswith(("CONSUL_", "TIDEGATE_"))}

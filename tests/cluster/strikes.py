@@ -41,7 +41,8 @@ class Strike:
         code, says = self.disaster.status
         text = self.shown.out + self.shown.err
         assert self.shown.code == code, f"{self.disaster.name}: {self.shown.code}\n{text}"
-        assert (says if code else self.web.name) in text, f"{self.disaster.name}:\n{text}"
+        expected = says if code else rf"(?m)^{self.web.name} +(\w+)"
+        assert re.search(expected, text), f"{self.disaster.name}: no {expected} in\n{text}"
 
     def explains(self, sent_at: float, failed_at: float) -> bool:
         """Whether a request that failed was open on the host as it died."""

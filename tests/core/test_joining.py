@@ -12,7 +12,7 @@ from agent.core.rollout.fleet import Host
 from agent.core.spec import RunSpec
 from tests.core.consul_model import recorded
 from tests.core.scenes import gate
-from tests.core.world import World
+from tests.core.world import KNOBS, World
 
 
 def booting(phase: Phase, *, source: str = "app:a", target: str = "app:b") -> World:
@@ -152,7 +152,7 @@ def test_a_member_that_reboots_does_not_wait_for_ever_for_a_release_that_is_brok
         world.step()
         if how == "dies" and world.docker.containers[held.id].is_running:
             world.docker.exit(held.id, 1)
-    assert world.now > began + 5, "it was waited for"
+    assert world.now > began + KNOBS.healthy_deadline, "it was waited for"
     serving = world.serving()
     assert serving is not None
     assert serving.reference == "app:b"

@@ -32,7 +32,7 @@ KNOBS = (
 )
 
 
-SLACK_S = 2.0
+DEED_S = 2.0
 """From an audit entry to all hosts' deed: a host that has read twice just now reads again after a second."""
 
 
@@ -176,7 +176,7 @@ class FleetStory:
         """Judge the whole run by what was decided meanwhile."""
         events = [Event(EventKind.ACTIVATED, self.version, outcome.started_at - 60)]
         events += [event for event in events_of(await self.history(), outcome) if event.at > outcome.started_at]
-        return judge(outcome, events, Rules(visit_idle_s=VISIT_IDLE_S, slack_s=SLACK_S, settle_s=settle_s))
+        return judge(outcome, events, Rules(visit_idle_s=VISIT_IDLE_S, deed_s=DEED_S, settle_s=settle_s))
 
     def _common(self) -> tuple[str, ...]:
         return "--app", self.fleet.app, "--reason", "a test"

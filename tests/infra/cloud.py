@@ -20,7 +20,7 @@ import boto3
 
 from tests.cluster.cluster import Cluster
 from tests.cluster.machine import Machine
-from tests.cluster.machines import build_machines, build_wheel, ship
+from tests.cluster.machines import MACHINE_PYTHON, build_machines, build_wheel, ship
 from tests.cluster.secrets import REGISTRY, ZONES
 from tests.cluster.settings import File, docker_config
 from tests.contract.fakes.ec2 import FakeEc2, running
@@ -68,7 +68,14 @@ async def machine_image(docker: DockerDaemon, home: Path) -> AsyncIterator[str]:
     shutil.rmtree(context / "tidegate" / "build", ignore_errors=True)
     lock = (ROOT / "requirements-dev.lock").read_text().splitlines()
     pins = [line.split(" ")[0] for line in lock if line.partition("==")[0] in EXTRA]
-    options = ("-q", "--no-deps", "--only-binary=:all:", "--python-version=3.11", "-d", str(context / "wheels"))
+    options = (
+        "-q",
+        "--no-deps",
+        "--only-binary=:all:",
+        f"--python-version={MACHINE_PYTHON}",
+        "-d",
+        str(context / "wheels"),
+    )
     await run([sys.executable, "-m", "pip", "download", *options, *pins], timeout_s=200)
     (context / "Dockerfile").write_text(DOCKERFILE)
     tag = f"tidegate/aws-try:{uuid.uuid4().hex[:8]}"

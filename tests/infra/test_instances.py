@@ -80,6 +80,7 @@ async def _stand(webs: Sequence[Instance]) -> None:
 
     await _insist(all_in_service, 180)
     for web in webs:
+        assert (await web.machine.shell("systemctl show -P NRestarts tidegate-boot")).strip() == "0", web.node
         assert web.aws.done("CompleteLifecycleAction")[-1]["LifecycleActionResult"] == "CONTINUE"
         assert web.aws.done("SignalResource")[0]["LogicalResourceId"] == "WebHosts"
         assert (await web.machine.asks())[0] == 200

@@ -11,8 +11,9 @@ A visitor is one cookie jar; their answers in the order in which they were asked
     a.. b.., neither                               moved_unasked
     a.. b.. a..                                    moved_back_and_forth, whatever the reasons
 
-"In between" is from sending the last request that a answered to the answer of the first that b answered, widened on
-both sides by `slack_s`, because an event's time is when somebody noticed it. A visitor counts once in each class.
+"In between" is from sending the last request that a answered to the answer of the first that b answered, widened by
+`slack_s`, because an event's time is when somebody noticed it, and at its begin by `deed_s`, which hosts take to act.
+A visitor counts once in each class.
 """
 
 from bisect import bisect_right
@@ -52,12 +53,14 @@ class Rules:
     """
     How exact the evidence is, in seconds.
 
+    `slack_s` is around an event, `deed_s` after it: the time that all hosts need to act on what was decided.
     `settle_s` is how long after an activation newcomers may still get the release before: the time that all hosts need
     to switch, from the event on.
     """
 
     visit_idle_s: float
     slack_s: float = 1.0
+    deed_s: float = 1.0
     settle_s: float = 2.0
 
 
@@ -115,7 +118,7 @@ def judge(outcome: Outcome, events: Sequence[Event], rules: Rules) -> Verdict:
     for answers in visitors.values():
         classes: set[str] = set()
         for visit in _visits(answers, rules.visit_idle_s):
-            classes |= _classes_of(visit, events, rules.slack_s)
+            classes |= _classes_of(visit, events, rules)
         moved.update(classes)
     return Verdict(
         requests=outcome.total,
@@ -151,16 +154,16 @@ def _visits(answers: Sequence[Sample], visit_idle_s: float) -> list[list[Sample]
     return visits
 
 
-def _classes_of(visit: Sequence[Sample], events: Sequence[Event], slack_s: float) -> set[str]:
+def _classes_of(visit: Sequence[Sample], events: Sequence[Event], rules: Rules) -> set[str]:
     moves = [_Move(before, after) for before, after in pairwise(visit) if before.version != after.version]
     if len({sample.version for sample in visit}) <= len(moves):
         return {"back_and_forth"}
-    return {_reason_of(move, events, slack_s) for move in moves}
+    return {_reason_of(move, events, rules) for move in moves}
 
 
-def _reason_of(move: _Move, events: Sequence[Event], slack_s: float) -> str:
+def _reason_of(move: _Move, events: Sequence[Event], rules: Rules) -> str:
     for event in events:
-        is_in_between = move.before.sent_at - slack_s <= event.at <= move.after.head_at + slack_s
+        is_in_between = move.before.sent_at - rules.deed_s <= event.at <= move.after.head_at + rules.slack_s
         moves = event.kind in (EventKind.DEADLINE, EventKind.ROLLED_BACK)
         if moves and event.version == move.before.version and is_in_between:
             return event.kind

@@ -12,4 +12,5 @@ fi
 echo "using sudo: this user may not use (or start) the Docker daemon" >&2
 # Root's caches would be files that this user cannot remove.
 exec sudo env "PATH=$PATH" "HOME=$HOME" "TIDEGATE_CACHE=${TIDEGATE_CACHE:-}" "KEEP=${KEEP:-}" \
+    "TIDEGATE_MACHINE_BASE=${TIDEGATE_MACHINE_BASE:-}" "TIDEGATE_MACHINE_PYTHON=${TIDEGATE_MACHINE_PYTHON:-}" \
     PYTHONDONTWRITEBYTECODE=1 PYTEST_ADDOPTS="-p no:cacheprovider" "$@"

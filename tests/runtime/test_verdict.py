@@ -7,7 +7,7 @@ import pytest
 from tests.lab.traffic_record import Failure, Fault, Kind, Outcome, Sample
 from tests.lab.verdict import Event, EventKind, Rules, Verdict, judge
 
-RULES = Rules(visit_idle_s=4, slack_s=0.2, settle_s=1)
+RULES = Rules(visit_idle_s=4, slack_s=0.2, deed_s=0.2, settle_s=1)
 A_FROM_START = Event(EventKind.ACTIVATED, "a", 0)
 B_AT_10 = Event(EventKind.ACTIVATED, "b", 10)
 B_BACK_AT_15 = Event(EventKind.ROLLED_BACK, "b", 15)
