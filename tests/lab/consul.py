@@ -173,6 +173,14 @@ class ConsulServer:
         """Say whether the others follow it, by its own word."""
         return str(await self._api("GET", "/v1/status/leader")) == f"127.0.0.1:{self.raft_port}"
 
+    async def counts_voters(self) -> int:
+        """Return how many servers may vote; 0 while it does not answer."""
+        try:
+            peers = await self._api("GET", "/v1/operator/raft/configuration")
+        except LabError:
+            return 0
+        return sum(each["Voter"] for each in peers["Servers"])
+
     async def obeys(self) -> bool:
         """Say whether it knows the management token."""
         try:

@@ -27,7 +27,7 @@ from tests.lab.consul import ConsulServer, consul_client, consul_cluster
 from tests.lab.dockerd import DockerDaemon
 from tests.lab.host import TEST_KNOBS, Host, Plan, host, write_toml
 from tests.lab.ports import free_port
-from tests.lab.process import ServerProcess, answers
+from tests.lab.process import ServerProcess, answers, eventually
 from tests.lab.tools import LabError
 
 TIDEGATE = str(Path(sys.executable).with_name("tidegate"))
@@ -158,10 +158,17 @@ class Fleet:
         return images.pop()
 
     async def mend(self) -> None:
-        """Start again what a test killed; returns when it answers."""
+        """Start again what a test killed; returns when it answers, and all servers vote."""
         for server in self.servers:
             if not server.process.alive:
                 await server.restart()
+
+        async def all_vote() -> bool:
+            # Autopilot takes a dead server's vote, and gives it back after 10 s: until then no other may die.
+            return await self.servers[0].counts_voters() == len(self.servers)
+
+        if not await eventually(all_vote, deadline_s=40):
+            raise LabError("not every Consul server votes")
         for each in self.coordinators.values():
             if not each.agent.alive:
                 await each.start()
