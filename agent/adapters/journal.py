@@ -142,17 +142,9 @@ def _rebased(memory: Memory, shift: float) -> Memory:
 
 def _slot_rebased(slot: SlotMemory, shift: float) -> SlotMemory:
     times = {name: getattr(slot, name) + shift for name in _TIMES_OF_SLOT if getattr(slot, name) is not None}
-    if slot.served:
-        # It is started anew, and has its whole time for that.
-        times |= {"checking_since": None, "restart_at": None}
-    return slot.but(
-        **times,
-        admin=None,
-        staged=False,
-        running_since=None,
-        started_at="",
-        restarts=0 if slot.served else slot.restarts,
-    )
+    # What visitors have reached is started anew, and has its whole time for that.
+    anew = {"checking_since": None, "restart_at": None, "restarts": 0} if slot.served else {}
+    return slot.but(**times | anew, admin=None, staged=False, running_since=None, started_at="")
 
 
 def _failure_rebased(failure: Failure, shift: float) -> Failure:

@@ -99,7 +99,10 @@ class Memory(_Frozen):
     """Consul confirmed in this boot that nothing is recorded yet."""
     leaving: bool = False
     ready_for: int | None = None
-    """Last rollout in which the host had both releases, or one had not come back; 0: it was ready before; None: no."""
+    """
+    Last rollout in which the host had both releases, or had waited long enough for them; 0: it was ready before one;
+    None: not yet in this boot.
+    """
     failures: dict[str, Failure] = {}
     """By key of the wish."""
     resolved: dict[str, Digest] = {}

@@ -1,4 +1,4 @@
-"""One cluster for all tests of a session: each begins with what serves, on three hosts, all alive."""
+"""One cluster for all tests of a process: each begins with what serves, on three hosts, all alive."""
 
 import asyncio
 import time

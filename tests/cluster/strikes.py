@@ -30,18 +30,16 @@ class Strike:
 
     def was_told(self) -> None:
         """Fail unless operators could see what the rollout waited for, or that nothing can be known."""
-        code, says = self.disaster.status
-        expected = says.replace("WEB", self.web.name)
-        text = self.shown.out + self.shown.err
-        assert self.shown.code == code, f"{self.disaster.name}: {self.shown.code}\n{text}"
-        assert re.search(expected, text), f"{self.disaster.name}: no {expected} in\n{text}"
+        self._showed(self.disaster.status[1].replace("WEB", self.web.name))
 
     def was_shown(self) -> None:
         """Fail unless operators saw the host, in whatever state it just was, or that nothing can be known."""
         code, says = self.disaster.status
+        self._showed(says if code else rf"(?m)^{self.web.name} +(\w+)")
+
+    def _showed(self, expected: str) -> None:
         text = self.shown.out + self.shown.err
-        assert self.shown.code == code, f"{self.disaster.name}: {self.shown.code}\n{text}"
-        expected = says if code else rf"(?m)^{self.web.name} +(\w+)"
+        assert self.shown.code == self.disaster.status[0], f"{self.disaster.name}: {self.shown.code}\n{text}"
         assert re.search(expected, text), f"{self.disaster.name}: no {expected} in\n{text}"
 
     def explains(self, sent_at: float, failed_at: float) -> bool:

@@ -106,18 +106,34 @@ def reboot(world: World) -> None:
     world.agent.restart()
 
 
-def baking() -> World:
-    """Return a host that was there from the beginning: it has served `app:a`, and serves `app:b` now."""
+def serving_a() -> World:
+    """Return a host that serves `app:a` by the keys."""
     world = World(1)
     world.monitor.activate("app:a")
     world.consul.put(active="app:a")
     assert world.run_for(10, lambda: is_ready(world))
+    return world
+
+
+def source_of(world: World) -> RecordedRelease:
+    """Return what serves, as a record names it."""
     serving = world.serving()
     assert serving is not None
-    source = RecordedRelease(image=serving.reference, spec=RunSpec(), release=serving.release, pin=serving.pin)
-    world.consul.begin_rollout("app:b", source)
+    return RecordedRelease(image=serving.reference, spec=RunSpec(), release=serving.release, pin=serving.pin)
+
+
+def staged() -> World:
+    """Return a host that serves `app:a` and has staged `app:b`; the rollout is before its commit."""
+    world = serving_a()
+    world.consul.begin_rollout("app:b", source_of(world))
     assert world.run_for(10, lambda: len(world.proxy.process.pins) == 2)
     world.run_for(3)
+    return world
+
+
+def baking() -> World:
+    """Return a host that was there from the beginning: it has served `app:a`, and serves `app:b` now."""
+    world = staged()
     world.monitor.activate("app:b")
     for step in (Phase.READY, Phase.SWITCHING, Phase.BAKING):
         world.consul.enter(step)
@@ -160,16 +176,10 @@ def test_a_member_that_reboots_does_not_wait_for_ever_for_a_release_that_is_brok
 
 def returning(target: str) -> World:
     """Return a host that served `app:a` while it could not read Consul, and reads that the fleet bakes *target*."""
-    world = World(1)
-    world.monitor.activate("app:a")
-    world.consul.put(active="app:a")
-    assert world.run_for(10, lambda: is_ready(world))
+    world = serving_a()
     world.consul.away = "unknown"
-    serving = world.serving()
-    assert serving is not None
     world.monitor.activate(target)
-    source = RecordedRelease(image=serving.reference, spec=RunSpec(), release=serving.release, pin=serving.pin)
-    world.consul.begin_rollout(target, source)
+    world.consul.begin_rollout(target, source_of(world))
     for step in (Phase.READY, Phase.SWITCHING, Phase.BAKING):
         world.consul.enter(step)
     world.run_for(5)
@@ -199,16 +209,7 @@ def test_a_host_that_cannot_catch_up_goes_on_with_what_it_serves() -> None:
 
 def test_a_member_stays_ready_though_the_target_dies_at_the_commit() -> None:
     """It had both: what is wrong with a release may not close every gate at once."""
-    world = World(1)
-    world.monitor.activate("app:a")
-    world.consul.put(active="app:a")
-    assert world.run_for(10, lambda: is_ready(world))
-    serving = world.serving()
-    assert serving is not None
-    source = RecordedRelease(image=serving.reference, spec=RunSpec(), release=serving.release, pin=serving.pin)
-    world.consul.begin_rollout("app:b", source)
-    assert world.run_for(10, lambda: len(world.proxy.process.pins) == 2)
-    world.run_for(3)
+    world = staged()
     held = next(c for c in world.docker.containers.values() if c.reference == "app:b")
     world.monitor.activate("app:b")
     world.docker.exit(held.id, 1)

@@ -11,8 +11,8 @@ A visitor is one cookie jar; their answers in the order in which they were asked
     a.. b.., neither                               moved_unasked
     a.. b.. a..                                    moved_back_and_forth, whatever the reasons
 
-"In between" is from sending the last request that a answered to the answer of the first that b answered, widened by
-`slack_s`, because an event's time is when somebody noticed it, and at its begin by `deed_s`, which hosts take to act.
+"In between" is from sending the last request that a answered to the answer of the first that b answered, widened at
+its end by `slack_s`, as an event's time is when somebody noticed it, and at its begin by `deed_s`, as hosts act later.
 A visitor counts once in each class.
 """
 
@@ -53,7 +53,7 @@ class Rules:
     """
     How exact the evidence is, in seconds.
 
-    `slack_s` is around an event, `deed_s` after it: the time that all hosts need to act on what was decided.
+    A move may be seen `slack_s` before its event and `deed_s` after it: the time that hosts need to act on it.
     `settle_s` is how long after an activation newcomers may still get the release before: the time that all hosts need
     to switch, from the event on.
     """
