@@ -19,10 +19,10 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from agent.core.app import App
-from agent.core.durations import Duration
-from agent.core.errors import FatalError
-from agent.core.names import AppName, NodeName, parse_app, parse_node
+from agent.core.model.app import App
+from agent.core.model.durations import Duration
+from agent.core.model.errors import FatalError
+from agent.core.model.names import AppName, NodeName, parse_app, parse_node
 
 DEFAULT_FILE = Path("/etc/tidegate/tidegate.toml")
 PREFIX = "TIDEGATE_"

@@ -9,18 +9,18 @@ from typing import NoReturn
 import structlog
 
 from agent import __version__
-from agent.adapters.consul import ConsulClient
-from agent.adapters.journal import boot_id
-from agent.adapters.registry import Registries
-from agent.adapters.systemd import Notifier
+from agent.adapters.consul.kv import ConsulClient
+from agent.adapters.host.journal import boot_id
+from agent.adapters.host.systemd import Notifier
+from agent.adapters.registry.client import Registries
 from agent.config import Settings
-from agent.core.report import Identity
+from agent.core.host.build_report import Identity
 from agent.http.coordination import make_coordinator_app
 from agent.http.serving import listen
 from agent.instances import place_of
 from agent.registration import keep_registered, make_consul
-from agent.runtime.coordinator import Coordinator, CoordinatorView
-from agent.runtime.leader import Leader
+from agent.runtime.fleet.coordinator import Coordinator, CoordinatorView
+from agent.runtime.fleet.leader import Leader
 from agent.runtime.wake import Wake
 from agent.signals import Stopped, until_signal
 

@@ -15,32 +15,32 @@ import structlog
 from aiohttp import web
 
 from agent import __version__
-from agent.adapters.consul import ConsulClient
-from agent.adapters.consul_watch import watch
-from agent.adapters.disk import look_at_disk
-from agent.adapters.docker import DockerAdapter
-from agent.adapters.haproxy import HaproxySocket
-from agent.adapters.haproxy_config import ProxyOptions
-from agent.adapters.haproxy_files import ProxyPaths
-from agent.adapters.journal import Journal
-from agent.adapters.probe import Prober
-from agent.adapters.systemd import Notifier
+from agent.adapters.consul.kv import ConsulClient
+from agent.adapters.consul.watch import watch
+from agent.adapters.docker.adapter import DockerAdapter
+from agent.adapters.haproxy.files import ProxyPaths
+from agent.adapters.haproxy.runtime_api import HaproxySocket
+from agent.adapters.host.disk import look_at_disk
+from agent.adapters.host.journal import Journal
+from agent.adapters.host.probe import Prober
+from agent.adapters.host.systemd import Notifier
 from agent.config import Settings
 from agent.coordinators import make_coordinators, new_identity, run_coordinator, views_of
-from agent.core.errors import FatalError
-from agent.core.keys import Known, Outcome
-from agent.core.report import HostView, Identity, report_of, with_times
+from agent.core.host.build_report import HostView, Identity, report_of, with_times
+from agent.core.model.errors import FatalError
+from agent.core.model.keys import Known, Outcome
 from agent.http.api import Source, make_app
 from agent.http.serving import listen
 from agent.instances import follow_life
+from agent.provision.haproxy_config import ProxyOptions
 from agent.registration import make_consul, register_host, write_report
-from agent.runtime.coordinator import Coordinator
-from agent.runtime.executor import Between, Executor, go_on
-from agent.runtime.jobs import Jobs
-from agent.runtime.listeners import follow_docker, follow_haproxy
-from agent.runtime.observer import Observer
-from agent.runtime.reconciler import Reconciler, Trust
-from agent.runtime.reporter import Reporter
+from agent.runtime.fleet.coordinator import Coordinator
+from agent.runtime.host.event_sources import follow_docker, follow_haproxy
+from agent.runtime.host.executor import Between, Executor, go_on
+from agent.runtime.host.jobs import Jobs
+from agent.runtime.host.observer import Observer
+from agent.runtime.host.reconciler import Reconciler, Trust
+from agent.runtime.host.reporter import Reporter
 from agent.runtime.wake import Wake
 from agent.signals import Stopped, until_signal
 

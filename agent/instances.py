@@ -6,12 +6,12 @@ from typing import NoReturn
 
 import structlog
 
-from agent.adapters.ec2 import Ec2, Place
+from agent.adapters.aws.ec2 import Ec2, Place
 from agent.config import Ec2Settings
-from agent.core.errors import Ec2UnavailableError
-from agent.core.lifecycle import Hook, Patience
-from agent.core.report import NodeReport
-from agent.runtime.lifecycle import LOOK_EVERY_S, Belongs, Lifecycle
+from agent.core.cloud.asg_hooks import Hook, Patience
+from agent.core.model.errors import Ec2UnavailableError
+from agent.core.model.report import NodeReport
+from agent.runtime.cloud.asg_lifecycle import LOOK_EVERY_S, Belongs, Lifecycle
 
 log = structlog.get_logger()
 

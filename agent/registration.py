@@ -6,14 +6,15 @@ from typing import NoReturn
 
 import structlog
 
-from agent.adapters.consul import ConsulClient
-from agent.adapters.consul_http import TokenSource
-from agent.adapters.consul_services import agent_service, app_service, register_service
+from agent.adapters.consul.kv import ConsulClient
+from agent.adapters.consul.services import agent_service, app_service, register_service
+from agent.adapters.consul.transport import TokenSource
 from agent.config import ConsulSettings, Settings
-from agent.core.errors import FatalError, TidegateError
-from agent.core.keys import node_report
-from agent.core.report import Identity, NodeReport
-from agent.runtime.reporter import AGAIN_EVERY_S, RETRY_FIRST_S, RETRY_MAX_S
+from agent.core.host.build_report import Identity
+from agent.core.model.errors import FatalError, TidegateError
+from agent.core.model.keys import node_report
+from agent.core.model.report import NodeReport
+from agent.runtime.host.reporter import AGAIN_EVERY_S, RETRY_FIRST_S, RETRY_MAX_S
 
 log = structlog.get_logger()
 

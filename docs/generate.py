@@ -29,9 +29,9 @@ from agent.config import (
     HaproxySettings,
     Settings,
 )
-from agent.core.app import App, Knobs
-from agent.core.durations import format_duration, parse_duration
-from agent.core.spec import LogOptions, Probe, RunSpec
+from agent.core.model.app import App, Knobs
+from agent.core.model.durations import format_duration, parse_duration
+from agent.core.model.spec import LogOptions, Probe, RunSpec
 
 PAGE = Path(__file__).with_name("configuration.md")
 HEAD = Path(__file__).with_name("configuration.md.in")

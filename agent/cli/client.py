@@ -6,7 +6,7 @@ import urllib.error
 import urllib.request
 from typing import Any
 
-from agent.core.errors import TransientError
+from agent.core.model.errors import TransientError
 
 DEADLINE_S = 10.0
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))

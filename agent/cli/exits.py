@@ -2,7 +2,7 @@
 
 from enum import IntEnum
 
-from agent.core.errors import PermanentError
+from agent.core.model.errors import PermanentError
 
 
 class Exit(IntEnum):

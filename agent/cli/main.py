@@ -6,9 +6,11 @@ from typing import NoReturn
 
 import typer
 
-from agent.cli import host_commands, rollout_commands, view_commands
+from agent.cli.commands import host as host_commands
+from agent.cli.commands import rollout as rollout_commands
+from agent.cli.commands import views as view_commands
 from agent.cli.exits import Exit
-from agent.core.errors import TidegateError
+from agent.core.model.errors import TidegateError
 
 FLEET = "The fleet"
 HOST = "This host"

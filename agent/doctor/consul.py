@@ -3,13 +3,13 @@
 import time
 from email.utils import parsedate_to_datetime
 
-from agent.adapters.consul import ConsulClient
-from agent.adapters.consul_http import Request
-from agent.adapters.consul_services import agent_self, health_service
-from agent.core.app import App
-from agent.core.errors import ConsulForbiddenError, TidegateError
-from agent.core.keys import active_image, node_report
-from agent.core.names import NodeName
+from agent.adapters.consul.kv import ConsulClient
+from agent.adapters.consul.services import agent_self, health_service
+from agent.adapters.consul.transport import Request
+from agent.core.model.app import App
+from agent.core.model.errors import ConsulForbiddenError, TidegateError
+from agent.core.model.keys import active_image, node_report
+from agent.core.model.names import NodeName
 from agent.doctor.finding import Finding, bad, good, note
 
 CLOCK_TOLERANCE_S = 5.0

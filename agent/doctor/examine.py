@@ -1,7 +1,7 @@
 """All checks of one host, in the order in which things depend on each other."""
 
-from agent.adapters.docker import DockerAdapter
-from agent.adapters.haproxy import HaproxySocket
+from agent.adapters.docker.adapter import DockerAdapter
+from agent.adapters.haproxy.runtime_api import HaproxySocket
 from agent.config import Settings
 from agent.daemon import proxy_paths
 from agent.doctor.consul import check_consul

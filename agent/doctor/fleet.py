@@ -4,14 +4,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from agent.adapters.consul import ConsulClient
-from agent.adapters.consul_fleet import FleetReading
-from agent.adapters.consul_services import Instance
-from agent.core import keys
-from agent.core.errors import ConsulForbiddenError, PermanentError, TidegateError
-from agent.core.keys import Absent, Present
-from agent.core.names import AppName
-from agent.core.observed import AdminState
+from agent.adapters.consul.fleet import FleetReading
+from agent.adapters.consul.kv import ConsulClient
+from agent.adapters.consul.services import Instance
+from agent.core.model import keys
+from agent.core.model.errors import ConsulForbiddenError, PermanentError, TidegateError
+from agent.core.model.keys import Absent, Present
+from agent.core.model.names import AppName
+from agent.core.model.states import AdminState
 from agent.core.rollout.commands import InProgressError, Signature, deploy, foreign_edits
 from agent.core.rollout.decision import Request
 from agent.core.rollout.strategy import Strategy

@@ -1,9 +1,9 @@
 """HAProxy: do both sockets answer, is it our configuration, is the version one that was tried."""
 
-from agent.adapters.haproxy import HaproxySocket
+from agent.adapters.haproxy.runtime_api import HaproxySocket
 from agent.config import Settings
-from agent.core.errors import HaproxyRefusedError, HaproxyUnavailableError, TidegateError
-from agent.core.observed import Proxy
+from agent.core.host.observed import Proxy
+from agent.core.model.errors import HaproxyRefusedError, HaproxyUnavailableError, TidegateError
 from agent.doctor.finding import Finding, bad, good, note
 
 RENDER = "tidegate haproxy-config --out /etc/haproxy/haproxy.cfg, then reload HAProxy"

@@ -6,9 +6,9 @@ import sys
 from ipaddress import IPv4Network
 from pathlib import Path
 
-from agent.adapters.docker import DockerAdapter
+from agent.adapters.docker.adapter import DockerAdapter
 from agent.config import Settings
-from agent.core.errors import TidegateError
+from agent.core.model.errors import TidegateError
 from agent.doctor.finding import Finding, bad, good, note
 
 API_NEEDED = (1, 41)

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from agent.core.report import HostView, NodeReport
+from agent.core.host.build_report import HostView
+from agent.core.model.report import NodeReport
 from agent.http.coordination_document import coordination_document
 from agent.http.guard import local_only
 from agent.http.metrics import render
-from agent.runtime.coordinator import CoordinatorView
+from agent.runtime.fleet.coordinator import CoordinatorView
 
 STALE_AFTER_S = 60.0
 """A loop that has not ticked for this long is not alive: it ticks at least every half minute."""

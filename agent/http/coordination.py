@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 
 from aiohttp import web
 
-from agent.core.durations import format_duration
+from agent.core.model.durations import format_duration
 from agent.http.api import STALE_AFTER_S
 from agent.http.coordination_document import coordination_document
 from agent.http.guard import local_only
 from agent.http.metrics import render_coordination
-from agent.runtime.coordinator import CoordinatorView
+from agent.runtime.fleet.coordinator import CoordinatorView
 
 Views = Callable[[], Sequence[CoordinatorView]]
 

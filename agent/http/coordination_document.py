@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from agent.runtime.coordinator import CoordinatorView
+from agent.runtime.fleet.coordinator import CoordinatorView
 
 
 def coordination_document(views: Sequence[CoordinatorView]) -> dict[str, object]:

@@ -7,12 +7,13 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from agent.core.keys import Known
-from agent.core.observed import Unavailable
-from agent.core.plan import SlotPhase
-from agent.core.record import Phase
-from agent.core.report import HostView, NodeReport
-from agent.runtime.coordinator import CoordinatorView
+from agent.core.host.build_report import HostView
+from agent.core.host.observed import Unavailable
+from agent.core.model.keys import Known
+from agent.core.model.record import Phase
+from agent.core.model.report import NodeReport
+from agent.core.model.states import SlotPhase
+from agent.runtime.fleet.coordinator import CoordinatorView
 
 Samples = Iterable[tuple[Mapping[str, str], float]]
 _SLOT = ("app", "slot")

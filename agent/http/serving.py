@@ -4,7 +4,7 @@ import os
 
 from aiohttp import web
 
-from agent.core.errors import FatalError
+from agent.core.model.errors import FatalError
 
 CLOSE_S = 0.5
 """Time for answers under way at the end."""

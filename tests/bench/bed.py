@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-from agent.core.plan import SlotPhase
+from agent.core.model.states import SlotPhase
 from tests.host.story import phase_of
 from tests.lab.consul import ConsulServer, consul_server
 from tests.lab.dockerd import docker_daemon

@@ -16,10 +16,10 @@ from contextlib import AsyncExitStack
 
 import aiohttp
 
-from agent.adapters.consul import ConsulClient
-from agent.adapters.consul_watch import watch
-from agent.core.keys import Known, Outcome, Present
-from agent.core.names import AppName, parse_app
+from agent.adapters.consul.kv import ConsulClient
+from agent.adapters.consul.watch import watch
+from agent.core.model.keys import Known, Outcome, Present
+from agent.core.model.names import AppName, parse_app
 
 POLL_EVERY_S = 1.0
 

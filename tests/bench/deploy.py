@@ -13,7 +13,7 @@ from datetime import datetime
 from statistics import median
 from typing import Any
 
-from agent.core.plan import SlotPhase
+from agent.core.model.states import SlotPhase
 from tests.bench.bed import Bed, bed
 from tests.bench.figures import Figure, at_most, shown
 from tests.host.story import slot_of

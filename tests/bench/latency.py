@@ -4,7 +4,7 @@ import asyncio
 import time
 from statistics import median, quantiles
 
-from agent.core.plan import SlotPhase
+from agent.core.model.states import SlotPhase
 from tests.bench.bed import Bed, bed
 from tests.bench.figures import Figure, at_most
 from tests.host.story import version_of

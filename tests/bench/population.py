@@ -9,12 +9,11 @@ from typing import TypeVar
 
 import aiohttp
 
-from agent.core.keys import node_report
-from agent.core.names import AppName, NodeName, SlotName
-from agent.core.observed import AdminState, Gate
-from agent.core.plan import SlotPhase
-from agent.core.record import RecordedRelease
-from agent.core.report import NodeReport, SlotReport
+from agent.core.model.keys import node_report
+from agent.core.model.names import AppName, NodeName, SlotName
+from agent.core.model.record import RecordedRelease
+from agent.core.model.report import NodeReport, SlotReport
+from agent.core.model.states import AdminState, Gate, SlotPhase
 from tests.lab.consul import ConsulServer
 
 T = TypeVar("T")

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from agent.adapters.haproxy import HaproxySocket
-from agent.adapters.haproxy_config import ProxyOptions, render
-from agent.adapters.haproxy_files import ProxyPaths
-from agent.core.app import App
-from agent.core.names import Pin, SlotName
-from agent.core.observed import AdminState
+from agent.adapters.haproxy.files import ProxyPaths
+from agent.adapters.haproxy.runtime_api import HaproxySocket
+from agent.core.model.app import App
+from agent.core.model.names import Pin, SlotName
+from agent.core.model.states import AdminState
+from agent.provision.haproxy_config import ProxyOptions, render
 from tests.bench.figures import Figure, at_least, at_most, shown, table, write
 from tests.contract.haproxy_bench import known_good
 from tests.lab.dockerd import DockerDaemon, docker_daemon

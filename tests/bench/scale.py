@@ -14,19 +14,19 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from statistics import median
 
-from agent.adapters.consul import ConsulClient
-from agent.adapters.consul_fleet import read_fleet, write_change
-from agent.adapters.consul_services import agent_service, register_service
-from agent.core.names import AppName, Digest, ImageReference, NodeName, Pin, parse_app
-from agent.core.names import ReleaseId as Id
-from agent.core.record import Phase, RecordedRelease
+from agent.adapters.consul.fleet import read_fleet, write_change
+from agent.adapters.consul.kv import ConsulClient
+from agent.adapters.consul.services import agent_service, register_service
+from agent.core.model.names import AppName, Digest, ImageReference, NodeName, Pin, parse_app
+from agent.core.model.names import ReleaseId as Id
+from agent.core.model.record import Phase, RecordedRelease
 from agent.core.rollout.advance import advance
 from agent.core.rollout.change import Change, writes_of
 from agent.core.rollout.commands import Signature, deploy
 from agent.core.rollout.decision import Request
 from agent.core.rollout.fleet import Resolution
 from agent.core.rollout.strategy import Strategy
-from agent.runtime.fleet_watch import FleetWatch
+from agent.runtime.fleet.watch import FleetWatch
 from tests.bench.figures import Figure, at_most, shown
 from tests.bench.meter import Meter
 from tests.bench.population import Population, staged

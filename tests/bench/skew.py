@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
 from statistics import median, quantiles
 
-from agent.core.record import Phase
+from agent.core.model.record import Phase
 from tests.bench.figures import Figure, at_most, shown
 from tests.fleet_real.story import FleetStory
 from tests.lab.dockerd import docker_daemon

@@ -8,8 +8,8 @@ from typing import Any, Self
 
 import aiohttp
 
-from agent.adapters.consul_policies import Role, policy, policy_name
-from agent.core.names import AppName
+from agent.adapters.consul.policies import Role, policy, policy_name
+from agent.core.model.names import AppName
 from tests.cluster.secrets import Secrets
 from tests.cluster.settings import APP
 from tests.lab.process import eventually

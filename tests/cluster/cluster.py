@@ -15,10 +15,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from agent.adapters.consul import ConsulClient
-from agent.adapters.consul_http import TokenSource
-from agent.adapters.consul_policies import Role
-from agent.adapters.consul_services import AGENT_SERVICE
+from agent.adapters.consul.kv import ConsulClient
+from agent.adapters.consul.policies import Role
+from agent.adapters.consul.services import AGENT_SERVICE
+from agent.adapters.consul.transport import TokenSource
 from tests.cluster.acl import ConsulApi
 from tests.cluster.machine import Machine
 from tests.cluster.machines import build_machines

@@ -23,7 +23,7 @@ from datetime import datetime
 
 from rich.console import Console
 
-from agent.core.record import Phase
+from agent.core.model.record import Phase
 from tests.cluster.cluster import Cluster, make
 from tests.cluster.guide import tell
 from tests.cluster.settings import AppPlan

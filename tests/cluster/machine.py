@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from agent.core.report import NodeReport
+from agent.core.model.report import NodeReport
 from tests.cluster.settings import File, pack
 from tests.lab.dockerd import DockerDaemon
 from tests.lab.process import eventually

@@ -8,13 +8,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
-from agent.adapters.consul_fleet import read_keys
-from agent.adapters.consul_policies import Role
-from agent.core.errors import TidegateError
-from agent.core.keys import histories
-from agent.core.names import AppName
-from agent.core.record import Phase
-from agent.core.report import NodeReport
+from agent.adapters.consul.fleet import read_keys
+from agent.adapters.consul.policies import Role
+from agent.core.model.errors import TidegateError
+from agent.core.model.keys import histories
+from agent.core.model.names import AppName
+from agent.core.model.record import Phase
+from agent.core.model.report import NodeReport
 from agent.core.rollout.commands import current
 from agent.core.rollout.decision import Decision
 from tests.cluster.cluster import TIDEGATE, Cluster

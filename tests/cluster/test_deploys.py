@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters.consul_policies import Role
-from agent.core.record import Phase
+from agent.adapters.consul.policies import Role
+from agent.core.model.record import Phase
 from tests.cluster.conftest import Town
 from tests.cluster.machine import Machine, until_ready
 from tests.cluster.machines import build_wheel, ship

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from agent.core.record import Phase
+from agent.core.model.record import Phase
 from agent.core.rollout.decision import Decision
 from tests.cluster.faults import DISASTERS, SCENES, Disaster, Scene
 from tests.cluster.machine import Machine, until_ready

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from agent.core.record import Phase
+from agent.core.model.record import Phase
 from tests.cluster.machine import PAUSE_S, Machine, until_ready
 from tests.cluster.settings import web_files
 from tests.cluster.story import LASTING, ClusterStory, Shelf, image_of

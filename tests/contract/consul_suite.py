@@ -8,10 +8,10 @@ from typing import Protocol, TypeVar
 
 import pytest
 
-from agent.adapters.consul import ConsulClient
-from agent.adapters.consul_watch import Pace, watch
-from agent.core.keys import KeySnapshot, Known, Outcome
-from agent.core.names import AppName, parse_app
+from agent.adapters.consul.kv import ConsulClient
+from agent.adapters.consul.watch import Pace, watch
+from agent.core.model.keys import KeySnapshot, Known, Outcome
+from agent.core.model.names import AppName, parse_app
 from tests.contract.consul_real import real_running
 from tests.contract.fakes.consul import running as fake_running
 

@@ -9,10 +9,11 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any, Protocol
 
-from agent.adapters.docker import DockerAdapter
-from agent.adapters.docker_config import RunRequest
-from agent.core.app import App
-from agent.core.names import (
+from agent.adapters.docker.adapter import DockerAdapter
+from agent.adapters.docker.container_config import RunRequest
+from agent.core.host.observed import Container
+from agent.core.model.app import App
+from agent.core.model.names import (
     ContainerId,
     Digest,
     ImageReference,
@@ -22,9 +23,8 @@ from agent.core.names import (
     parse_digest,
     parse_reference,
 )
-from agent.core.observed import Container
-from agent.core.release import Release
-from agent.core.spec import LABEL_PREFIX, RunSpec
+from agent.core.model.release import Release
+from agent.core.model.spec import LABEL_PREFIX, RunSpec
 from tests.contract.fakes.docker import FakeContainer, FakeDaemon, FakeDocker, Program
 from tests.lab.dockerd import DockerDaemon
 from tests.lab.tools import tool

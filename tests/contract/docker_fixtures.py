@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from agent.core.names import parse_digest, parse_reference
+from agent.core.model.names import parse_digest, parse_reference
 from tests.contract.docker_bench import AnyDocker, Bench, FakeBench, RealBench, RealImage, build, make_app
 from tests.lab.dockerd import DockerDaemon
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from agent.adapters.haproxy import HaproxySocket
-from agent.adapters.haproxy_config import ProxyOptions, render
-from agent.adapters.haproxy_files import ProxyPaths
-from agent.core.app import App, Knobs
-from agent.core.names import Pin, SlotName
-from agent.core.observed import AdminState, Proxy
+from agent.adapters.haproxy.files import ProxyPaths
+from agent.adapters.haproxy.runtime_api import HaproxySocket
+from agent.core.host.observed import Proxy
+from agent.core.model.app import App, Knobs
+from agent.core.model.names import Pin, SlotName
+from agent.core.model.states import AdminState
+from agent.provision.haproxy_config import ProxyOptions, render
 from tests.contract.fakes.haproxy import FakeHaproxy
 from tests.contract.haproxy_backend import Backend
 from tests.lab.haproxy import Haproxy

@@ -3,15 +3,14 @@
 import asyncio
 from dataclasses import dataclass, field
 
-from agent.adapters.consul import ConsulClient
-from agent.adapters.consul_fleet import read_keys
-from agent.core import keys
-from agent.core.errors import TidegateError
-from agent.core.names import AppName, SlotName, parse_node
-from agent.core.observed import AdminState
-from agent.core.plan import SlotPhase
-from agent.core.record import Phase, RecordedRelease, RolloutRecord, read_record
-from agent.core.report import FailureReport, NodeReport, SlotReport
+from agent.adapters.consul.fleet import read_keys
+from agent.adapters.consul.kv import ConsulClient
+from agent.core.model import keys
+from agent.core.model.errors import TidegateError
+from agent.core.model.names import AppName, SlotName, parse_node
+from agent.core.model.record import Phase, RecordedRelease, RolloutRecord, read_record
+from agent.core.model.report import FailureReport, NodeReport, SlotReport
+from agent.core.model.states import AdminState, SlotPhase
 
 _GOES = frozenset({Phase.RETIRING, Phase.SUCCESSFUL})
 _BACK = frozenset({Phase.ABORTING, Phase.ABORTED, Phase.ROLLING_BACK, Phase.ROLLED_BACK})

@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 from typer.testing import CliRunner, Result
 
-from agent.adapters.consul import ConsulClient
-from agent.adapters.consul_acl import AclDisabledError, Policy, Written, write_policy
-from agent.adapters.consul_http import TokenSource
+from agent.adapters.consul.acl import AclDisabledError, Policy, Written, write_policy
+from agent.adapters.consul.kv import ConsulClient
+from agent.adapters.consul.transport import TokenSource
 from agent.cli.main import cli
-from agent.core.errors import ConsulForbiddenError
+from agent.core.model.errors import ConsulForbiddenError
 from tests.lab.consul import ConsulServer
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 import pytest
 import pytest_asyncio
 
-from agent.adapters.consul import ConsulClient
-from agent.adapters.consul_fleet import Fence, FleetReading, read_fleet, write_change
-from agent.adapters.consul_http import TokenSource
-from agent.adapters.consul_policies import Role, policy
-from agent.adapters.consul_services import agent_service, deregister_service, register_service
-from agent.adapters.consul_sessions import SessionSpec, create_session, destroy_session
-from agent.adapters.consul_wire import Op, TxnConflict, TxnDenied, TxnDone, TxnResult, Verb
-from agent.core import keys
-from agent.core.names import AppName, ImageReference, parse_app, parse_node
+from agent.adapters.consul.fleet import Fence, FleetReading, read_fleet, write_change
+from agent.adapters.consul.kv import ConsulClient
+from agent.adapters.consul.policies import Role, policy
+from agent.adapters.consul.services import agent_service, deregister_service, register_service
+from agent.adapters.consul.sessions import SessionSpec, create_session, destroy_session
+from agent.adapters.consul.transport import TokenSource
+from agent.adapters.consul.wire import Op, TxnConflict, TxnDenied, TxnDone, TxnResult, Verb
+from agent.core.model import keys
+from agent.core.model.names import AppName, ImageReference, parse_app, parse_node
 from agent.core.rollout.advance import advance
 from agent.core.rollout.change import Change, signed, writes_of
 from agent.core.rollout.commands import Signature, deploy, pause

@@ -7,20 +7,20 @@ from dataclasses import dataclass
 
 import pytest
 
-from agent.adapters.consul import Consistency, ConsulClient
-from agent.adapters.consul_fleet import Fence, FleetReading, read_fleet, read_keys, write_change
-from agent.adapters.consul_http import Request as HttpRequest
-from agent.adapters.consul_http import TokenSource
-from agent.adapters.consul_services import AGENT_SERVICE
-from agent.adapters.consul_sessions import SessionSpec, create_session, destroy_session
-from agent.adapters.consul_wire import Op, TxnConflict, TxnDone, TxnResult, Verb
-from agent.core import keys
-from agent.core.errors import ConsulForbiddenError, ConsulUnavailableError, PermanentError
-from agent.core.keys import Present
-from agent.core.names import AppName, ImageReference, parse_node
-from agent.core.plan import SlotPhase
-from agent.core.record import Phase
-from agent.core.report import NodeReport, SlotReport
+from agent.adapters.consul.fleet import Fence, FleetReading, read_fleet, read_keys, write_change
+from agent.adapters.consul.kv import Consistency, ConsulClient
+from agent.adapters.consul.services import AGENT_SERVICE
+from agent.adapters.consul.sessions import SessionSpec, create_session, destroy_session
+from agent.adapters.consul.transport import Request as HttpRequest
+from agent.adapters.consul.transport import TokenSource
+from agent.adapters.consul.wire import Op, TxnConflict, TxnDone, TxnResult, Verb
+from agent.core.model import keys
+from agent.core.model.errors import ConsulForbiddenError, ConsulUnavailableError, PermanentError
+from agent.core.model.keys import Present
+from agent.core.model.names import AppName, ImageReference, parse_node
+from agent.core.model.record import Phase
+from agent.core.model.report import NodeReport, SlotReport
+from agent.core.model.states import SlotPhase
 from agent.core.rollout.change import Change, Guard, Write, writes_of
 from agent.core.rollout.commands import InProgressError, Signature, deploy
 from agent.core.rollout.decision import Request

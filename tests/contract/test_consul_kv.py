@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters.consul import Block, Consistency, ConsulClient
-from agent.adapters.consul_http import TokenSource
-from agent.adapters.consul_wire import Op, TxnConflict, TxnDenied, TxnDone, Verb
-from agent.core.errors import ConsulForbiddenError, ConsulUnavailableError, PermanentError
-from agent.core.keys import KeyValue
-from agent.core.names import AppName
+from agent.adapters.consul.kv import Block, Consistency, ConsulClient
+from agent.adapters.consul.transport import TokenSource
+from agent.adapters.consul.wire import Op, TxnConflict, TxnDenied, TxnDone, Verb
+from agent.core.model.errors import ConsulForbiddenError, ConsulUnavailableError, PermanentError
+from agent.core.model.keys import KeyValue
+from agent.core.model.names import AppName
 from tests.contract.consul_real import RealConsul
 from tests.contract.consul_suite import BOTH, Server, new_app, server_of
 from tests.contract.fakes.consul import running as fake_running

@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from agent.adapters.consul import ConsulClient
-from agent.adapters.consul_watch import Pace, TokenBucket, next_index
-from agent.core.keys import Known, Unknown
-from agent.core.names import AppName
+from agent.adapters.consul.kv import ConsulClient
+from agent.adapters.consul.watch import Pace, TokenBucket, next_index
+from agent.core.model.keys import Known, Unknown
+from agent.core.model.names import AppName
 from tests.contract.consul_suite import hurried_sleep, new_app, watching
 from tests.contract.fakes.consul import FakeConsul
 from tests.contract.fakes.consul import running as fake_running

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import pytest
 import pytest_asyncio
 
-from agent.adapters.consul import ConsulClient
-from agent.adapters.consul_http import Request, TokenSource
-from agent.adapters.consul_policies import Role, policy, policy_name
-from agent.adapters.consul_services import (
+from agent.adapters.consul.kv import ConsulClient
+from agent.adapters.consul.policies import Role, policy, policy_name
+from agent.adapters.consul.services import (
     AGENT_SERVICE,
     Service,
     agent_self,
@@ -19,11 +18,12 @@ from agent.adapters.consul_services import (
     health_service,
     register_service,
 )
-from agent.adapters.consul_sessions import SessionSpec, create_session, destroy_session
-from agent.adapters.consul_wire import Op, TxnDenied, Verb
-from agent.core import keys
-from agent.core.errors import ConsulForbiddenError
-from agent.core.names import AppName, parse_app, parse_node
+from agent.adapters.consul.sessions import SessionSpec, create_session, destroy_session
+from agent.adapters.consul.transport import Request, TokenSource
+from agent.adapters.consul.wire import Op, TxnDenied, Verb
+from agent.core.model import keys
+from agent.core.model.errors import ConsulForbiddenError
+from agent.core.model.names import AppName, parse_app, parse_node
 from tests.lab.consul import ConsulServer
 
 NODE = parse_node("web-1")

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from agent.adapters.consul_program import consul_version, validate
-from agent.cli.consul_config import write
-from agent.core.consul_config import ConsulPlan, Secrets, render
-from agent.core.errors import FatalError
+from agent.core.model.errors import FatalError
+from agent.provision.consul_config import ConsulPlan, Secrets, render
+from agent.provision.consul_program import consul_version, validate
+from agent.provision.render_consul import write
 from tests.core.test_consul_config import CLIENT, SERVER
 from tests.lab.ports import free_port
 from tests.lab.process import ServerProcess, eventually, listens

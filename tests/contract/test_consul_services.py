@@ -6,9 +6,8 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from aiohttp import web
 
-from agent.adapters.consul import ConsulClient
-from agent.adapters.consul_http import TokenSource
-from agent.adapters.consul_services import (
+from agent.adapters.consul.kv import ConsulClient
+from agent.adapters.consul.services import (
     CheckStatus,
     Instance,
     Service,
@@ -21,16 +20,17 @@ from agent.adapters.consul_services import (
     register_service,
     set_maintenance,
 )
-from agent.adapters.consul_sessions import (
+from agent.adapters.consul.sessions import (
     SessionGoneError,
     SessionSpec,
     create_session,
     destroy_session,
     renew_session,
 )
-from agent.adapters.consul_wire import Op, TxnConflict, TxnDone, Verb
-from agent.core.errors import ConsulForbiddenError
-from agent.core.names import parse_app, parse_node
+from agent.adapters.consul.transport import TokenSource
+from agent.adapters.consul.wire import Op, TxnConflict, TxnDone, Verb
+from agent.core.model.errors import ConsulForbiddenError
+from agent.core.model.names import parse_app, parse_node
 from tests.contract.consul_real import RealConsul, real_running
 from tests.contract.consul_suite import new_app
 from tests.lab.consul import consul_server

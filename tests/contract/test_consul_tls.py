@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from agent.adapters.consul import ConsulClient
+from agent.adapters.consul.kv import ConsulClient
 from agent.config import ConsulSettings
-from agent.core.errors import ConsulForbiddenError, ConsulUnavailableError, FatalError
-from agent.core.keys import Forbidden, Known
-from agent.core.names import parse_app
+from agent.core.model.errors import ConsulForbiddenError, ConsulUnavailableError, FatalError
+from agent.core.model.keys import Forbidden, Known
+from agent.core.model.names import parse_app
 from agent.registration import make_consul
 from tests.contract.consul_suite import watching
 from tests.lab.certificates import Certificates, make_certificates

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from agent.adapters.consul import Block, ConsulClient
-from agent.adapters.consul_http import TokenSource, parse_address
-from agent.core.errors import ConsulForbiddenError, ConsulUnavailableError, PermanentError
+from agent.adapters.consul.kv import Block, ConsulClient
+from agent.adapters.consul.transport import TokenSource, parse_address
+from agent.core.model.errors import ConsulForbiddenError, ConsulUnavailableError, PermanentError
 from tests.contract.fakes.consul import FakeConsul
 from tests.contract.fakes.consul import running as fake_running
 from tests.contract.fakes.consul_faults import Fault

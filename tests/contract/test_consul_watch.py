@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from agent.adapters.consul import ConsulClient
-from agent.adapters.consul_http import TokenSource
-from agent.adapters.consul_watch import watch
-from agent.core.keys import ABSENT, Forbidden, Invalid, KeySnapshot, Known, Outcome, Present, Unknown
-from agent.core.names import AppName
+from agent.adapters.consul.kv import ConsulClient
+from agent.adapters.consul.transport import TokenSource
+from agent.adapters.consul.watch import watch
+from agent.core.model.keys import ABSENT, Forbidden, Invalid, KeySnapshot, Known, Outcome, Present, Unknown
+from agent.core.model.names import AppName
 from tests.contract.consul_suite import BOTH, hurried, new_app, server_of, watching
 from tests.contract.fakes.consul import FakeConsul
 from tests.contract.fakes.consul import running as fake_running

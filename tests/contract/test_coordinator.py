@@ -9,20 +9,21 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from agent.adapters.consul import ConsulClient
-from agent.adapters.consul_fleet import read_fleet, write_change
-from agent.adapters.consul_sessions import destroy_session
-from agent.adapters.consul_wire import TxnDone
-from agent.core import keys
-from agent.core.errors import ImagePullError, ImageRefusedError, TidegateError
-from agent.core.names import Digest, ImageReference, parse_node
-from agent.core.record import Phase
+from agent.adapters.consul.fleet import read_fleet, write_change
+from agent.adapters.consul.kv import ConsulClient
+from agent.adapters.consul.sessions import destroy_session
+from agent.adapters.consul.wire import TxnDone
+from agent.core.model import keys
+from agent.core.model.errors import ImagePullError, ImageRefusedError, TidegateError
+from agent.core.model.names import Digest, ImageReference, parse_node
+from agent.core.model.record import Phase
 from agent.core.rollout.change import writes_of
 from agent.core.rollout.commands import deploy
 from agent.core.rollout.decision import Decision, Request
+from agent.core.rollout.lock import holder_of
 from agent.core.rollout.strategy import Strategy
-from agent.runtime.coordinator import Coordinator
-from agent.runtime.leader import Leader, Terms, holder_of
+from agent.runtime.fleet.coordinator import Coordinator
+from agent.runtime.fleet.leader import Leader, Terms
 from agent.runtime.wake import Wake
 from tests.contract.consul_suite import BOTH, new_app, server_of
 from tests.contract.fakes.consul import FakeConsul

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters.docker_auth import registry_auth
-from agent.core.errors import ImagePullError, ImageRefusedError
+from agent.adapters.registry.credentials import registry_auth
+from agent.core.model.errors import ImagePullError, ImageRefusedError
 
 
 def auth_file(tmp_path: Path, content: object) -> Path:

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from agent.adapters.docker import DockerAdapter
-from agent.adapters.docker_pull import PullProgress
-from agent.core.errors import DockerUnavailableError, ImagePullError
-from agent.core.names import NodeName, parse_reference
+from agent.adapters.docker.adapter import DockerAdapter
+from agent.adapters.docker.pull import PullProgress
+from agent.core.model.errors import DockerUnavailableError, ImagePullError
+from agent.core.model.names import NodeName, parse_reference
 from tests.contract.docker_bench import make_app
 from tests.lab.dockerd import DockerDaemon
 

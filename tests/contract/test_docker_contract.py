@@ -5,12 +5,12 @@ from time import monotonic
 
 import pytest
 
-from agent.adapters.docker_config import RunRequest
-from agent.core.errors import AddressTakenError, DockerRefusedError, PermanentError
-from agent.core.names import NodeName, SlotName, parse_digest, parse_reference
-from agent.core.observed import ContainerState
-from agent.core.release import Release
-from agent.core.spec import RunSpec
+from agent.adapters.docker.container_config import RunRequest
+from agent.core.host.observed import ContainerState
+from agent.core.model.errors import AddressTakenError, DockerRefusedError, PermanentError
+from agent.core.model.names import NodeName, SlotName, parse_digest, parse_reference
+from agent.core.model.release import Release
+from agent.core.model.spec import RunSpec
 from tests.contract.docker_bench import (
     CODE,
     CRASH,

@@ -5,8 +5,8 @@ from contextlib import aclosing
 
 import pytest
 
-from agent.core.errors import DockerRefusedError, DockerUnavailableError
-from agent.core.names import NodeName
+from agent.core.model.errors import DockerRefusedError, DockerUnavailableError
+from agent.core.model.names import NodeName
 from tests.contract.docker_bench import CRASH, AnyDocker, Bench, make_app, request
 
 pytest_plugins = ["tests.contract.docker_fixtures"]

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from agent.adapters.docker import DockerAdapter
-from agent.adapters.docker_pull import PullProgress
-from agent.core.errors import DockerRefusedError, DockerUnavailableError, ImagePullError, ImageRefusedError
-from agent.core.names import Digest, ImageReference, NodeName, parse_digest, parse_reference
-from agent.runtime.images import prune_image, pull_image
+from agent.adapters.docker.adapter import DockerAdapter
+from agent.adapters.docker.pull import PullProgress
+from agent.core.model.errors import DockerRefusedError, DockerUnavailableError, ImagePullError, ImageRefusedError
+from agent.core.model.names import Digest, ImageReference, NodeName, parse_digest, parse_reference
+from agent.runtime.host.images import prune_image, pull_image
 from tests.contract.docker_bench import build, make_app
 from tests.lab.dam import Dam
 from tests.lab.dockerd import DockerDaemon

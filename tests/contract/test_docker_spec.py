@@ -8,9 +8,9 @@ from uuid import uuid4
 import pytest
 import pytest_asyncio
 
-from agent.core.errors import DockerRefusedError
-from agent.core.names import parse_digest, parse_reference
-from agent.core.observed import ContainerState
+from agent.core.host.observed import ContainerState
+from agent.core.model.errors import DockerRefusedError
+from agent.core.model.names import parse_digest, parse_reference
 from tests.contract.docker_bench import POLITE, RealBench, RealImage, build, make_app, only, request, shell
 from tests.contract.fakes.docker import Program
 from tests.lab.dockerd import DockerDaemon

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from agent.adapters.aws_sign import Credentials, Target, sign
-from agent.adapters.ec2 import Ec2, Membership, Notice, Place
-from agent.core.errors import Ec2RefusedError, Ec2UnavailableError
+from agent.adapters.aws.ec2 import Ec2, Membership, Notice, Place
+from agent.adapters.aws.sigv4 import Credentials, Target, sign
+from agent.core.model.errors import Ec2RefusedError, Ec2UnavailableError
 from tests.contract.fakes.ec2 import GROUP, INSTANCE, ZONE, FakeEc2, running
 
 PLACE = Place(INSTANCE, ZONE, "us-east-1")

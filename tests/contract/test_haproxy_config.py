@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters.haproxy import HaproxySocket
-from agent.adapters.haproxy_config import ProxyOptions, check, data_dir, render
-from agent.adapters.haproxy_files import ProxyPaths, write_map, write_whole
-from agent.core.app import App, Knobs
-from agent.core.errors import FatalError, PermanentError, TransientError
+from agent.adapters.haproxy.files import ProxyPaths, write_map, write_whole
+from agent.adapters.haproxy.runtime_api import HaproxySocket
+from agent.core.model.app import App, Knobs
+from agent.core.model.errors import FatalError, PermanentError, TransientError
+from agent.provision.haproxy_config import ProxyOptions, check, data_dir, render
 
 PATHS = ProxyPaths(
     runtime_socket=Path("/run/haproxy/admin.sock"),

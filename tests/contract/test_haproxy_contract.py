@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from agent.core.errors import HaproxyRefusedError, HaproxyUnavailableError
-from agent.core.observed import AdminState, Gate
+from agent.core.model.errors import HaproxyRefusedError, HaproxyUnavailableError
+from agent.core.model.states import AdminState, Gate
 from tests.contract.haproxy_bench import (
     BLUE,
     BLUE_PIN,

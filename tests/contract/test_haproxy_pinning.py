@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from agent.core.observed import Gate
+from agent.core.model.states import Gate
 from tests.contract.haproxy_bench import (
     BLUE,
     BLUE_PIN,

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from agent.adapters.haproxy import HaproxySocket
-from agent.core.errors import HaproxyRefusedError, HaproxyUnavailableError, PermanentError
-from agent.core.names import SlotName
-from agent.core.observed import Gate
+from agent.adapters.haproxy.runtime_api import HaproxySocket
+from agent.core.model.errors import HaproxyRefusedError, HaproxyUnavailableError, PermanentError
+from agent.core.model.names import SlotName
+from agent.core.model.states import Gate
 from tests.contract.haproxy_backend import Backend
 from tests.contract.haproxy_bench import (
     BLUE,
@@ -255,7 +255,7 @@ async def test_a_frozen_haproxy_is_unavailable_by_the_deadline(
     bench: RealBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It accepts and says nothing: the deadline ends the wait."""
-    monkeypatch.setattr("agent.adapters.haproxy_transport.TIMEOUT_S", 0.3)
+    monkeypatch.setattr("agent.adapters.haproxy.socket.TIMEOUT_S", 0.3)
     bench.haproxy.process.pause()
     try:
         with pytest.raises(HaproxyUnavailableError, match="within"):

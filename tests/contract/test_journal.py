@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters.journal import JOURNAL_VERSION, Journal, write_atomically
-from agent.core.errors import TransientError
-from agent.core.memory import Baseline, Failure, KeyMemory, Memory, SlotMemory
-from agent.core.names import ContainerId, SlotName
-from agent.core.observed import AdminState, Gate, Worker
+from agent.adapters.host.journal import JOURNAL_VERSION, Journal, write_atomically
+from agent.core.host.memory import Baseline, Failure, KeyMemory, Memory, SlotMemory
+from agent.core.host.observed import Worker
+from agent.core.model.errors import TransientError
+from agent.core.model.names import ContainerId, SlotName
+from agent.core.model.states import AdminState, Gate
 
 TIMES = {name for name, field in SlotMemory.model_fields.items() if field.annotation == float | None}
 NO_TIME = {"running_since", "checking_since", "restart_at"}

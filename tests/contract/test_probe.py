@@ -8,8 +8,8 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from agent.adapters.probe import Prober, ProbeTarget, probe
-from agent.core.names import ContainerId
+from agent.adapters.host.probe import Prober, ProbeTarget, probe
+from agent.core.model.names import ContainerId
 from tests.lab.ports import free_port
 from tests.lab.process import eventually
 

@@ -15,10 +15,10 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from agent.adapters.docker_reference import Repository
-from agent.adapters.registry import Registries
-from agent.core.errors import ImagePullError, ImageRefusedError
-from agent.core.names import Digest, ImageReference, parse_reference
+from agent.adapters.registry.client import Registries
+from agent.adapters.registry.reference import Repository
+from agent.core.model.errors import ImagePullError, ImageRefusedError
+from agent.core.model.names import Digest, ImageReference, parse_reference
 from tests.contract.registry_bench import INDEX, MANIFEST, basic, config_of, digest_of, document
 from tests.lab.certificates import Certificates, make_certificates
 from tests.lab.registry import Login, Registry, registry

@@ -9,10 +9,10 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 
-from agent.adapters.registry import Registries
-from agent.adapters.registry_token import Challenge
-from agent.core.errors import ImagePullError, ImageRefusedError
-from agent.core.names import ImageReference, parse_reference
+from agent.adapters.registry.client import Registries
+from agent.adapters.registry.token import Challenge
+from agent.core.model.errors import ImagePullError, ImageRefusedError
+from agent.core.model.names import ImageReference, parse_reference
 from tests.contract.registry_bench import INDEX, basic, config_of, digest_of, document
 from tests.lab.ports import free_port
 

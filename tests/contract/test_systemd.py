@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters.systemd import Notifier
+from agent.adapters.host.systemd import Notifier
 
 
 @pytest.fixture(name="address", params=["path", "abstract"])

@@ -10,17 +10,17 @@ from dataclasses import replace
 import pytest
 import pytest_asyncio
 
-from agent.adapters.consul import ConsulClient
-from agent.adapters.consul_fleet import read_fleet
-from agent.adapters.consul_services import agent_service, register_service
-from agent.core.names import ImageReference, parse_app, parse_node
+from agent.adapters.consul.fleet import read_fleet
+from agent.adapters.consul.kv import ConsulClient
+from agent.adapters.consul.services import agent_service, register_service
+from agent.core.model.names import ImageReference, parse_app, parse_node
 from agent.core.rollout.advance import advance
 from agent.core.rollout.change import signed
 from agent.core.rollout.commands import deploy
 from agent.core.rollout.decision import Request
 from agent.core.rollout.fleet import Fleet
 from agent.core.rollout.strategy import Strategy
-from agent.runtime.leader import Leader, Terms
+from agent.runtime.fleet.leader import Leader, Terms
 from tests.contract.consul_real import RealConsul
 from tests.contract.test_consul_fleet import BY, Town
 from tests.lab.consul import ConsulServer

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from agent.core.actions import (
+from agent.core.host.actions import (
     Action,
     CancelPull,
     Pull,
@@ -17,15 +17,16 @@ from agent.core.actions import (
     Stop,
     Switch,
 )
-from agent.core.decide import decide
-from agent.core.desired import Desired
-from agent.core.draft import Situation
-from agent.core.judgement import BootState, Judged, judge
-from agent.core.keys import Outcome
-from agent.core.memory import Baseline, Memory
-from agent.core.names import ContainerId, NodeName
-from agent.core.observed import AdminState, Container, Health, Observed, Unavailable
-from agent.core.plan import Plan
+from agent.core.host.decide import decide
+from agent.core.host.desired import Desired
+from agent.core.host.memory import Baseline, Memory
+from agent.core.host.observed import Container, Health, Observed, Unavailable
+from agent.core.host.plan import Plan
+from agent.core.host.plan_builder import Situation
+from agent.core.host.validate import BootState, Judged, judge
+from agent.core.model.keys import Outcome
+from agent.core.model.names import ContainerId, NodeName
+from agent.core.model.states import AdminState
 from tests.core.place import Place
 from tests.core.proxy_model import Process
 

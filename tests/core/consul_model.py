@@ -3,11 +3,11 @@
 import json
 from dataclasses import dataclass, field
 
-from agent.core.keys import ABSENT, Forbidden, KeySnapshot, Known, Outcome, Present, Reading, Unknown
-from agent.core.names import ImageReference
-from agent.core.record import Phase, RecordedRelease, RolloutRecord
-from agent.core.release import pin_of
-from agent.core.spec import RunSpec, release_id
+from agent.core.model.keys import ABSENT, Forbidden, KeySnapshot, Known, Outcome, Present, Reading, Unknown
+from agent.core.model.names import ImageReference
+from agent.core.model.record import Phase, RecordedRelease, RolloutRecord
+from agent.core.model.release import pin_of
+from agent.core.model.spec import RunSpec, release_id
 from tests.core.docker_model import digest_of
 
 ALL_NODES = "f" * 64

@@ -3,9 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from agent.core.actions import CancelPull, JobAction, Pull, Run, Start, Stop
-from agent.core.names import ContainerId, Digest, ImageReference, SlotName
-from agent.core.observed import (
+from agent.core.host.actions import CancelPull, JobAction, Pull, Run, Start, Stop
+from agent.core.host.observed import (
     Container,
     ContainerState,
     Job,
@@ -13,8 +12,9 @@ from agent.core.observed import (
     JobResult,
     Unavailable,
 )
-from agent.core.release import pin_of
-from agent.core.spec import RunSpec, release_id
+from agent.core.model.names import ContainerId, Digest, ImageReference, SlotName
+from agent.core.model.release import pin_of
+from agent.core.model.spec import RunSpec, release_id
 
 PULL_S, RUN_S, STOP_S = 0.6, 0.3, 0.4
 EXITS_AFTER_S = 0.25

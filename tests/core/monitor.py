@@ -5,13 +5,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from agent.core.actions import Action, JobAction, Run, SetPins, Start, Stop, Switch
-from agent.core.desired import Want
-from agent.core.memory import Baseline, Failure
-from agent.core.names import ContainerId, SlotName
-from agent.core.observed import AdminState, Container, ContainerState, Unavailable
-from agent.core.plan import Plan
-from agent.core.record import Phase, read_record
+from agent.core.host.actions import Action, JobAction, Run, SetPins, Start, Stop, Switch
+from agent.core.host.desired import Want
+from agent.core.host.memory import Baseline, Failure
+from agent.core.host.observed import Container, ContainerState, Unavailable
+from agent.core.host.plan import Plan
+from agent.core.model.names import ContainerId, SlotName
+from agent.core.model.record import Phase, read_record
+from agent.core.model.states import AdminState
 from tests.core.docker_model import behaviour_of
 
 if TYPE_CHECKING:

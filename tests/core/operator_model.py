@@ -1,10 +1,10 @@
 """What befalls a simulated host: operators, a coordinator's record, and faults; and its way back to rest."""
 
-from agent.core.desired import Want
-from agent.core.names import SlotName
-from agent.core.observed import AdminState
-from agent.core.record import Phase, RecordedRelease, RolloutRecord, read_record
-from agent.core.spec import RunSpec
+from agent.core.host.desired import Want
+from agent.core.model.names import SlotName
+from agent.core.model.record import Phase, RecordedRelease, RolloutRecord, read_record
+from agent.core.model.spec import RunSpec
+from agent.core.model.states import AdminState
 from tests.core.consul_model import recorded
 from tests.core.world import World
 

@@ -2,13 +2,13 @@
 
 from typing import TYPE_CHECKING, Protocol
 
-from agent.core.app import App
-from agent.core.judgement import Judged
-from agent.core.keys import Outcome
-from agent.core.names import NodeName, SlotName
-from agent.core.observed import Observed
-from agent.core.plan import Plan
-from agent.core.record import RolloutRecord
+from agent.core.host.observed import Observed
+from agent.core.host.plan import Plan
+from agent.core.host.validate import Judged
+from agent.core.model.app import App
+from agent.core.model.keys import Outcome
+from agent.core.model.names import NodeName, SlotName
+from agent.core.model.record import RolloutRecord
 from tests.core.docker_model import DockerModel
 from tests.core.proxy_model import ProxyModel
 

@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from agent.core.names import ContainerId, Pin, SlotName
-from agent.core.observed import AdminState, Gate, Proxy, Server, Unavailable, Worker
+from agent.core.host.observed import Proxy, Server, Unavailable, Worker
+from agent.core.model.names import ContainerId, Pin, SlotName
+from agent.core.model.states import AdminState, Gate
 
 CHECK_INTERVAL_S = 1.0
 FALL = 3

@@ -1,9 +1,9 @@
 """Where the tests of single flows begin: a simulated host that has booted, staged or switched; and what it shows."""
 
-from agent.core.actions import Action
-from agent.core.names import SlotName
-from agent.core.observed import AdminState, Gate
-from agent.core.plan import Plan, SlotPhase
+from agent.core.host.actions import Action
+from agent.core.host.plan import Plan
+from agent.core.model.names import SlotName
+from agent.core.model.states import AdminState, Gate, SlotPhase
 from tests.core import operator_model as host
 from tests.core.agent_model import Bug
 from tests.core.world import World

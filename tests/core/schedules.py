@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from hypothesis import strategies as st
 
-from agent.core.names import SlotName
+from agent.core.model.names import SlotName
 from tests.core import operator_model as host
 from tests.core.agent_model import Bug
 from tests.core.world import World

@@ -2,14 +2,14 @@
 
 import pytest
 
-from agent.core.adoption import adopt
-from agent.core.desired import Want
-from agent.core.errors import PermanentError
-from agent.core.judgement import BootState, judge
-from agent.core.keys import ABSENT, Invalid, KeySnapshot, Known, Present
-from agent.core.memory import Baseline, KeyMemory
-from agent.core.names import ImageReference, NodeName
-from agent.core.record import read_record
+from agent.core.host.desired import Want
+from agent.core.host.memory import Baseline, KeyMemory
+from agent.core.host.validate import BootState, judge
+from agent.core.model.errors import PermanentError
+from agent.core.model.keys import ABSENT, Invalid, KeySnapshot, Known, Present
+from agent.core.model.names import ImageReference, NodeName
+from agent.core.model.record import read_record
+from agent.core.rollout.adopt import adopt
 
 BOOT = BootState(is_running=True, confirmed=True, waited_s=100.0)
 NODE = NodeName("web-1")

@@ -3,8 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
-from agent.core.app import App, Knobs
-from agent.core.names import SlotName
+from agent.core.model.app import App, Knobs
+from agent.core.model.names import SlotName
 
 
 def test_the_slots_have_fixed_addresses_in_the_subnet() -> None:

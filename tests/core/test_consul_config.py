@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from agent.core.consul_config import ConsulPlan, Secrets, render
+from agent.provision.consul_config import ConsulPlan, Secrets, render
 
 SERVER: dict[str, Any] = {
     "mode": "server",

@@ -4,11 +4,10 @@ from collections.abc import Callable
 
 import pytest
 
-from agent.core.actions import Action, Pull, Run, SetState, ShutdownSessions, Stop, Switch
-from agent.core.memory import Memory
-from agent.core.names import SlotName
-from agent.core.observed import AdminState, Gate
-from agent.core.plan import SlotPhase
+from agent.core.host.actions import Action, Pull, Run, SetState, ShutdownSessions, Stop, Switch
+from agent.core.host.memory import Memory
+from agent.core.model.names import SlotName
+from agent.core.model.states import AdminState, Gate, SlotPhase
 from tests.core import operator_model as host
 from tests.core.scenes import admin, booted, gate, kinds, phase, reason, serves, staged, switched
 from tests.core.world import World

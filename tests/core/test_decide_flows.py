@@ -4,10 +4,9 @@ import itertools
 
 import pytest
 
-from agent.core.actions import Pull, Run, Start, Stop, Switch
-from agent.core.names import SlotName
-from agent.core.observed import AdminState, Gate
-from agent.core.plan import SlotPhase
+from agent.core.host.actions import Pull, Run, Start, Stop, Switch
+from agent.core.model.names import SlotName
+from agent.core.model.states import AdminState, Gate, SlotPhase
 from tests.core import operator_model as host
 from tests.core.scenes import admin, booted, gate, kinds, phase, reason, serves, staged, switched, watched
 

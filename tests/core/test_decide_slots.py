@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from agent.core.actions import CancelPull, Pull, Run, SetGate, SetPins, ShutdownSessions, Start, Stop
-from agent.core.names import ContainerId, ImageReference, SlotName
-from agent.core.observed import AdminState, ContainerState, Gate, JobKind, JobResult
-from agent.core.plan import SlotPhase
-from agent.core.record import Phase, RolloutRecord
+from agent.core.host.actions import CancelPull, Pull, Run, SetGate, SetPins, ShutdownSessions, Start, Stop
+from agent.core.host.observed import ContainerState, JobKind, JobResult
+from agent.core.model.names import ContainerId, ImageReference, SlotName
+from agent.core.model.record import Phase, RolloutRecord
+from agent.core.model.states import AdminState, Gate, SlotPhase
 from tests.core import operator_model as host
 from tests.core.consul_model import recorded
 from tests.core.docker_model import digest_of

@@ -2,11 +2,11 @@
 
 import pytest
 
-from agent.core.desired import AsItIs, Desired, HoldingPage, Keys, Want, desired
-from agent.core.memory import KeyMemory
-from agent.core.names import NodeName
-from agent.core.record import Phase, RecordedRelease, RolloutRecord, order_of
-from agent.core.release import pin_of
+from agent.core.host.desired import AsItIs, Desired, HoldingPage, Keys, Want, desired
+from agent.core.host.memory import KeyMemory
+from agent.core.model.names import NodeName
+from agent.core.model.record import Phase, RecordedRelease, RolloutRecord, order_of
+from agent.core.model.release import pin_of
 from tests.core.consul_model import ALL_NODES, NO_NODE, recorded
 
 NODE = NodeName("web-1")

@@ -7,17 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.adapters.docker_config import RunRequest, container_config, container_name, read_env_files
-from agent.adapters.docker_errors import hide
-from agent.adapters.docker_inspect import DaemonInfo, container, last_lines, platform_mismatch
-from agent.adapters.docker_pull import PullProgress, pull_error
-from agent.adapters.docker_reference import matching_digests, pull_name, repository
-from agent.core.app import App
-from agent.core.errors import ImagePullError, ImageRefusedError, PermanentError
-from agent.core.names import Digest, NodeName, SlotName, parse_app, parse_reference
-from agent.core.observed import ContainerState
-from agent.core.release import Release
-from agent.core.spec import RunSpec
+from agent.adapters.docker.container_config import RunRequest, container_config, container_name, read_env_files
+from agent.adapters.docker.errors import hide
+from agent.adapters.docker.inspect import DaemonInfo, container, last_lines, platform_mismatch
+from agent.adapters.docker.pull import PullProgress, pull_error
+from agent.adapters.registry.reference import matching_digests, pull_name, repository
+from agent.core.host.observed import ContainerState
+from agent.core.model.app import App
+from agent.core.model.errors import ImagePullError, ImageRefusedError, PermanentError
+from agent.core.model.names import Digest, NodeName, SlotName, parse_app, parse_reference
+from agent.core.model.release import Release
+from agent.core.model.spec import RunSpec
 
 NODE = NodeName("web-1")
 DIGEST = Digest("sha256:" + "ab" * 32)

@@ -17,8 +17,8 @@ from typer.main import get_command
 from agent.cli.main import cli
 from agent.cli.options import Shape
 from agent.config import load
-from agent.core.durations import parse_duration
-from agent.core.errors import FatalError
+from agent.core.model.durations import parse_duration
+from agent.core.model.errors import FatalError
 from agent.core.rollout.strategy import Strategy
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from agent.core.durations import MAX_S, Duration, format_duration, parse_duration
+from agent.core.model.durations import MAX_S, Duration, format_duration, parse_duration
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,18 @@
 
 from dataclasses import replace
 
-from agent.core.actions import SetState, Stop
-from agent.core.decide import decide
-from agent.core.draft import Situation
-from agent.core.judgement import Judged
-from agent.core.keys import Unknown
-from agent.core.names import SlotName
-from agent.core.observed import AdminState, Health, Observed, Proxy
-from agent.core.plan import Plan, SlotPhase
-from agent.core.record import Phase, RecordedRelease
-from agent.core.report import HostView, Identity, report_of
-from agent.core.spec import RunSpec
+from agent.core.host.actions import SetState, Stop
+from agent.core.host.build_report import HostView, Identity, report_of
+from agent.core.host.decide import decide
+from agent.core.host.observed import Health, Observed, Proxy
+from agent.core.host.plan import Plan
+from agent.core.host.plan_builder import Situation
+from agent.core.host.validate import Judged
+from agent.core.model.keys import Unknown
+from agent.core.model.names import SlotName
+from agent.core.model.record import Phase, RecordedRelease
+from agent.core.model.spec import RunSpec
+from agent.core.model.states import AdminState, SlotPhase
 from tests.core import operator_model as host
 from tests.core.proxy_model import Request
 from tests.core.scenes import GREEN, booted, phase

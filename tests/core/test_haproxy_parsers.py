@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.adapters.haproxy_files import holds, read_map, write_map
-from agent.adapters.haproxy_maps import argument, difference, map_commands
-from agent.adapters.haproxy_parse import (
+from agent.adapters.haproxy.files import holds, read_map, write_map
+from agent.adapters.haproxy.maps import argument, difference, map_commands
+from agent.adapters.haproxy.parse import (
     SavedState,
     admin_state,
     parse_info,
@@ -21,8 +21,9 @@ from agent.adapters.haproxy_parse import (
     require_new_address,
     split_replies,
 )
-from agent.core.errors import HaproxyRefusedError, HaproxyUnavailableError
-from agent.core.observed import AdminState, Worker
+from agent.core.host.observed import Worker
+from agent.core.model.errors import HaproxyRefusedError, HaproxyUnavailableError
+from agent.core.model.states import AdminState
 
 INFO = "Name: HAProxy\nPid: 16951\nUptime_sec: 12\nStart_time_sec: 1795390517\nStopping: 0\ndescription: a: b"
 STATES = """1

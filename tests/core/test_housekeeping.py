@@ -4,19 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from agent.core.actions import Prune, Pull, Stop
-from agent.core.app import App, Knobs
-from agent.core.decide import decide
-from agent.core.desired import Desired, Want
-from agent.core.draft import Situation
-from agent.core.memory import Memory, PulledImage
-from agent.core.names import ContainerId, Digest, ImageReference, Pin, ReleaseId, SlotName
-from agent.core.observed import (
-    AdminState,
+from agent.core.host.actions import Prune, Pull, Stop
+from agent.core.host.decide import decide
+from agent.core.host.desired import Desired, Want
+from agent.core.host.memory import Memory, PulledImage
+from agent.core.host.observed import (
     Container,
     ContainerState,
     Disk,
-    Gate,
     Job,
     JobKind,
     JobResult,
@@ -25,7 +20,11 @@ from agent.core.observed import (
     Server,
     Worker,
 )
-from agent.core.plan import Plan, SlotPhase
+from agent.core.host.plan import Plan
+from agent.core.host.plan_builder import Situation
+from agent.core.model.app import App, Knobs
+from agent.core.model.names import ContainerId, Digest, ImageReference, Pin, ReleaseId, SlotName
+from agent.core.model.states import AdminState, Gate, SlotPhase
 
 APP = App.model_validate({"name": "shop", "knobs": Knobs(keep_releases=2)})
 

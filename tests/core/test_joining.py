@@ -2,14 +2,13 @@
 
 import pytest
 
-from agent.adapters.journal import _rebased
-from agent.core.names import NodeName, SlotName
-from agent.core.observed import AdminState, Gate
-from agent.core.plan import SlotPhase
-from agent.core.record import Phase, RecordedRelease
-from agent.core.report import NodeReport, SlotReport
+from agent.adapters.host.journal import _rebased
+from agent.core.model.names import NodeName, SlotName
+from agent.core.model.record import Phase, RecordedRelease
+from agent.core.model.report import NodeReport, SlotReport
+from agent.core.model.spec import RunSpec
+from agent.core.model.states import AdminState, Gate, SlotPhase
 from agent.core.rollout.fleet import Host
-from agent.core.spec import RunSpec
 from tests.core.consul_model import recorded
 from tests.core.scenes import gate
 from tests.core.world import KNOBS, World

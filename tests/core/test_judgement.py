@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from agent.core.desired import AsItIs, Desired, HoldingPage, Want
-from agent.core.judgement import BootState, judge
-from agent.core.keys import ABSENT, Forbidden, Invalid, KeySnapshot, Known, Outcome, Present, Reading, Unknown
-from agent.core.memory import Baseline, KeyMemory
-from agent.core.names import NodeName
-from agent.core.record import Phase, RolloutRecord
+from agent.core.host.desired import AsItIs, Desired, HoldingPage, Want
+from agent.core.host.memory import Baseline, KeyMemory
+from agent.core.host.validate import BootState, judge
+from agent.core.model.keys import ABSENT, Forbidden, Invalid, KeySnapshot, Known, Outcome, Present, Reading, Unknown
+from agent.core.model.names import NodeName
+from agent.core.model.record import Phase, RolloutRecord
 from tests.core.consul_model import ALL_NODES, NO_NODE, recorded
 
 NODE = NodeName("web-1")

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core import keys
-from agent.core.errors import PermanentError
-from agent.core.keys import ABSENT, Invalid, KeySnapshot, KeyValue, Present, check_key, read_snapshot
-from agent.core.names import parse_app, parse_node
+from agent.core.model import keys
+from agent.core.model.errors import PermanentError
+from agent.core.model.keys import ABSENT, Invalid, KeySnapshot, KeyValue, Present, check_key, read_snapshot
+from agent.core.model.names import parse_app, parse_node
 
 APP = parse_app("cs90")
 NODE = parse_node("web-3.example")

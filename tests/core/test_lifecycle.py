@@ -2,7 +2,7 @@
 
 import pytest
 
-from agent.core.lifecycle import (
+from agent.core.cloud.asg_hooks import (
     FAILED_FOR_S,
     Beat,
     End,
@@ -14,9 +14,9 @@ from agent.core.lifecycle import (
     failure_of,
     next_step,
 )
-from agent.core.names import SlotName
-from agent.core.plan import SlotPhase
-from agent.core.report import FailureReport, NodeReport, SlotReport
+from agent.core.model.names import SlotName
+from agent.core.model.report import FailureReport, NodeReport, SlotReport
+from agent.core.model.states import SlotPhase
 
 PATIENCE = Patience(launch_s=600, leave_s=240)
 FINAL = {"r#1": FailureReport(reason="GET / answered 500")}

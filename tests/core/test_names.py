@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.names import SlotName, parse_app, parse_digest, parse_node, parse_reference, printable, told_apart
+from agent.core.model.names import SlotName, parse_app, parse_digest, parse_node, parse_reference, printable, told_apart
 
 HEX64 = "0123456789abcdef" * 4
 

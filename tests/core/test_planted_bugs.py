@@ -5,14 +5,15 @@ from dataclasses import replace
 
 import pytest
 
-from agent.core.actions import Action, Run, SetPins, SetState, Stop, Switch
-from agent.core.draft import Situation
-from agent.core.judgement import BootState, Judged, judge
-from agent.core.keys import Outcome
-from agent.core.memory import Baseline
-from agent.core.names import NodeName, SlotName
-from agent.core.observed import AdminState, Observed, Unavailable
-from agent.core.plan import Plan
+from agent.core.host.actions import Action, Run, SetPins, SetState, Stop, Switch
+from agent.core.host.memory import Baseline
+from agent.core.host.observed import Observed, Unavailable
+from agent.core.host.plan import Plan
+from agent.core.host.plan_builder import Situation
+from agent.core.host.validate import BootState, Judged, judge
+from agent.core.model.keys import Outcome
+from agent.core.model.names import NodeName, SlotName
+from agent.core.model.states import AdminState
 from tests.core import operator_model as host
 from tests.core.agent_model import Bug
 from tests.core.schedules import Schedule, run

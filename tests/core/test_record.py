@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from agent.core.errors import PermanentError
-from agent.core.names import NodeName
-from agent.core.record import Phase, order_of, read_record
+from agent.core.model.errors import PermanentError
+from agent.core.model.names import NodeName
+from agent.core.model.record import Phase, order_of, read_record
 
 RELEASE = {"image": "app:b", "release": "0" * 12, "pin": "1" * 12}
 

@@ -5,24 +5,16 @@ from dataclasses import replace
 
 import pytest
 
-from agent.core.app import App
-from agent.core.desired import AsItIs, Desired, HoldingPage, Want
-from agent.core.keys import Unknown
-from agent.core.memory import Memory
-from agent.core.names import AppName, ContainerId, Digest, ImageReference, Pin, ReleaseId, SlotName
-from agent.core.observed import (
-    AdminState,
-    Container,
-    ContainerState,
-    Gate,
-    Observed,
-    Proxy,
-    Server,
-    Unavailable,
-    Worker,
-)
-from agent.core.plan import Plan, SlotPhase, SlotView
-from agent.core.report import HostView, Identity, NodeReport, report_of
+from agent.core.host.build_report import HostView, Identity, report_of
+from agent.core.host.desired import AsItIs, Desired, HoldingPage, Want
+from agent.core.host.memory import Memory
+from agent.core.host.observed import Container, ContainerState, Observed, Proxy, Server, Unavailable, Worker
+from agent.core.host.plan import Plan, SlotView
+from agent.core.model.app import App
+from agent.core.model.keys import Unknown
+from agent.core.model.names import AppName, ContainerId, Digest, ImageReference, Pin, ReleaseId, SlotName
+from agent.core.model.report import NodeReport
+from agent.core.model.states import AdminState, Gate, SlotPhase
 
 IMAGE = ImageReference("shop:1")
 IDENTITY = Identity("web-1", "boot.1", "1.0")

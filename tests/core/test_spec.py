@@ -3,8 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
-from agent.core.release import Release, pin_of
-from agent.core.spec import RunSpec, release_id
+from agent.core.model.release import Release, pin_of
+from agent.core.model.spec import RunSpec, release_id
 from tests.core.docker_model import digest_of
 
 DIGEST = digest_of("app:a")

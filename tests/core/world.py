@@ -4,11 +4,11 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from agent.core.app import App, Knobs
-from agent.core.judgement import Judged
-from agent.core.names import AppName, ContainerId, NodeName, Pin, SlotName
-from agent.core.observed import Container, Observed
-from agent.core.plan import Plan
+from agent.core.host.observed import Container, Observed
+from agent.core.host.plan import Plan
+from agent.core.host.validate import Judged
+from agent.core.model.app import App, Knobs
+from agent.core.model.names import AppName, ContainerId, NodeName, Pin, SlotName
 from tests.core.agent_model import Agent, Bug
 from tests.core.consul_model import ConsulModel
 from tests.core.docker_model import DockerModel

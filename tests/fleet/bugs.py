@@ -3,17 +3,16 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from agent.core.actions import Action, SetState, Switch
-from agent.core.desired import AsItIs, Want
-from agent.core.draft import Situation
-from agent.core.judgement import BootState, Judged, judge
-from agent.core.keys import KeySnapshot, Known, Outcome, Unknown
-from agent.core.memory import Baseline
-from agent.core.names import NodeName, SlotName
-from agent.core.observed import AdminState
-from agent.core.plan import SlotPhase
-from agent.core.record import Phase
-from agent.core.report import NodeReport, SlotReport
+from agent.core.host.actions import Action, SetState, Switch
+from agent.core.host.desired import AsItIs, Want
+from agent.core.host.memory import Baseline
+from agent.core.host.plan_builder import Situation
+from agent.core.host.validate import BootState, Judged, judge
+from agent.core.model.keys import KeySnapshot, Known, Outcome, Unknown
+from agent.core.model.names import NodeName, SlotName
+from agent.core.model.record import Phase
+from agent.core.model.report import NodeReport, SlotReport
+from agent.core.model.states import AdminState, SlotPhase
 from agent.core.rollout import commands
 from agent.core.rollout.advance import Next, advance
 from agent.core.rollout.change import Change, Guard, Write
@@ -21,7 +20,7 @@ from agent.core.rollout.commands import InProgressError, Signature
 from agent.core.rollout.decision import Decision, Request
 from agent.core.rollout.fleet import Fleet, Host
 from agent.core.rollout.strategy import Strategy
-from agent.core.rollout.turn import Turn
+from agent.core.rollout.transition import Turn
 from tests.fleet.ledger import HISTORY
 
 Advance = Callable[[Decision, Fleet, float], Next]

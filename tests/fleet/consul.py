@@ -9,9 +9,9 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from agent.adapters.consul_services import CheckStatus, Instance, Instances
-from agent.adapters.consul_wire import Op, TxnConflict, TxnDone, TxnResult, Verb
-from agent.core.keys import KeyValue
+from agent.adapters.consul.services import CheckStatus, Instance, Instances
+from agent.adapters.consul.wire import Op, TxnConflict, TxnDone, TxnResult, Verb
+from agent.core.model.keys import KeyValue
 from tests.fleet.clock import Clock
 
 SESSION_TTL_S = 15.0

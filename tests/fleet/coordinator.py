@@ -11,21 +11,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import cast
 
-from agent.adapters.consul_fleet import Fence, FleetReading, assemble, read_keys, read_members, write_change
-from agent.adapters.consul_services import Instances
-from agent.adapters.consul_wire import Op, TxnDone, Verb
-from agent.core import keys
-from agent.core.errors import TidegateError
-from agent.core.keys import KeyValue
-from agent.core.names import ImageReference
-from agent.core.record import Phase
+from agent.adapters.consul.fleet import Fence, FleetReading, assemble, read_keys, read_members, write_change
+from agent.adapters.consul.services import Instances
+from agent.adapters.consul.wire import Op, TxnDone, Verb
+from agent.core.model import keys
+from agent.core.model.errors import TidegateError
+from agent.core.model.keys import KeyValue
+from agent.core.model.names import ImageReference
+from agent.core.model.record import Phase
 from agent.core.rollout.advance import Next, advance
 from agent.core.rollout.change import Change, Guard, Write, signed, writes_of
 from agent.core.rollout.decision import Decision
 from agent.core.rollout.fleet import Fleet, Resolution
-from agent.core.rollout.sightings import Sightings, sight
-from agent.runtime.fleet_housekeeping import Housekeeping
-from agent.runtime.fleet_watch import FleetWatch
+from agent.core.rollout.liveness import Sightings, sight
+from agent.runtime.fleet.housekeeping import Housekeeping
+from agent.runtime.fleet.watch import FleetWatch
 from tests.fleet.clock import Clock, Process, Sleep
 from tests.fleet.ledger import LOCK
 from tests.fleet.link import Link, client_of

@@ -1,6 +1,6 @@
 """What befalls Consul and the coordinators, and what operators do in the middle of a rollout."""
 
-from agent.core.record import Phase
+from agent.core.model.record import Phase
 from agent.core.rollout import commands
 from tests.fleet.host_faults import GRACE_S, set_cut, trouble
 from tests.fleet.node import FOREVER, Node

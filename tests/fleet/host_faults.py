@@ -1,7 +1,7 @@
 """What befalls one host: each deed ends by itself after a while, and says how long its visitors may notice."""
 
-from agent.adapters.consul_services import CheckStatus
-from agent.core.names import SlotName
+from agent.adapters.consul.services import CheckStatus
+from agent.core.model.names import SlotName
 from tests.fleet.node import Node
 from tests.fleet.world import FleetWorld
 

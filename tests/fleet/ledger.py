@@ -7,9 +7,9 @@ Breaches go by the invariant's name: S3, S4, S5, S6, S10, S11, S13, and S14 wher
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from agent.adapters.consul_wire import Verb
-from agent.core import keys
-from agent.core.record import Phase
+from agent.adapters.consul.wire import Verb
+from agent.core.model import keys
+from agent.core.model.record import Phase
 from agent.core.rollout.decision import Decision, read_decision
 from tests.fleet.consul import Commit
 from tests.fleet.watching import APP

@@ -1,7 +1,7 @@
 """
 How a machine reaches Consul: late, with lost requests and lost answers, or not at all.
 
-:class:`Client` has the part of :class:`agent.adapters.consul.ConsulClient` that the fleet's adapter needs, so that
+:class:`Client` has the part of :class:`agent.adapters.consul.kv.ConsulClient` that the fleet's adapter needs, so that
 coordinators and commands of the simulation run the adapter itself.
 """
 
@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
-from agent.adapters.consul import Consistency, ConsulClient, Listing
-from agent.adapters.consul_wire import Op, TxnResult
-from agent.core.errors import ConsulUnavailableError
-from agent.core.keys import KeyValue
+from agent.adapters.consul.kv import Consistency, ConsulClient, Listing
+from agent.adapters.consul.wire import Op, TxnResult
+from agent.core.model.errors import ConsulUnavailableError
+from agent.core.model.keys import KeyValue
 from tests.fleet.clock import Sleep
 from tests.fleet.consul import SimConsul
 

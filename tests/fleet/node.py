@@ -6,17 +6,18 @@ What lasts (containers, files, journal) survives the agent and a reboot as on a 
 
 from dataclasses import dataclass, field
 
-from agent.adapters.consul_services import CheckStatus
-from agent.adapters.journal import _rebased
-from agent.core.actions import Action, JobAction
-from agent.core.app import App
-from agent.core.judgement import Judged
-from agent.core.keys import Outcome, Unknown
-from agent.core.memory import Memory
-from agent.core.names import ContainerId, NodeName, SlotName
-from agent.core.observed import Container, Gate, Observed
-from agent.core.plan import Plan
-from agent.core.report import HostView, Identity, report_of
+from agent.adapters.consul.services import CheckStatus
+from agent.adapters.host.journal import _rebased
+from agent.core.host.actions import Action, JobAction
+from agent.core.host.build_report import HostView, Identity, report_of
+from agent.core.host.memory import Memory
+from agent.core.host.observed import Container, Observed
+from agent.core.host.plan import Plan
+from agent.core.host.validate import Judged
+from agent.core.model.app import App
+from agent.core.model.keys import Outcome, Unknown
+from agent.core.model.names import ContainerId, NodeName, SlotName
+from agent.core.model.states import Gate
 from tests.core.agent_model import PROBE_EVERY_S, Agent
 from tests.core.docker_model import DockerModel, behaviour_of
 from tests.core.monitor import Monitor

@@ -3,15 +3,15 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from agent.adapters.consul_fleet import read_keys, write_change
-from agent.adapters.consul_wire import Op, TxnDone, Verb
-from agent.core import keys
-from agent.core.adoption import adopt
-from agent.core.errors import PermanentError, TidegateError
-from agent.core.keys import KeySnapshot, Present
-from agent.core.names import ImageReference
-from agent.core.report import NodeReport
+from agent.adapters.consul.fleet import read_keys, write_change
+from agent.adapters.consul.wire import Op, TxnDone, Verb
+from agent.core.model import keys
+from agent.core.model.errors import PermanentError, TidegateError
+from agent.core.model.keys import KeySnapshot, Present
+from agent.core.model.names import ImageReference
+from agent.core.model.report import NodeReport
 from agent.core.rollout import commands
+from agent.core.rollout.adopt import adopt
 from agent.core.rollout.change import Change, Indexes, writes_of
 from agent.core.rollout.commands import Signature
 from agent.core.rollout.decision import Request

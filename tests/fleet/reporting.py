@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass, field
 
-from agent.core import keys
-from agent.core.errors import TidegateError
-from agent.core.names import NodeName
-from agent.core.report import NodeReport
-from agent.runtime.reporter import (
+from agent.core.model import keys
+from agent.core.model.errors import TidegateError
+from agent.core.model.names import NodeName
+from agent.core.model.report import NodeReport
+from agent.runtime.host.reporter import (
     AGAIN_EVERY_S,
     MOVING_EVERY_S,
     RETRY_FIRST_S,

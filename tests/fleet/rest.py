@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from agent.core import keys
-from agent.core.observed import Gate
-from agent.core.record import Phase, RecordedRelease
+from agent.core.model import keys
+from agent.core.model.record import Phase, RecordedRelease
+from agent.core.model.states import Gate
 from tests.fleet.node import Node
 from tests.fleet.watching import APP
 from tests.fleet.world import FleetWorld

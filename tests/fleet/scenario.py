@@ -4,10 +4,10 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from agent.core.record import Phase
+from agent.core.model.record import Phase
 from agent.core.rollout import commands
 from agent.core.rollout.decision import Decision
-from agent.runtime.fleet_housekeeping import GONE_S
+from agent.runtime.fleet.housekeeping import GONE_S
 from tests.fleet.coordinator import TIDY_S
 from tests.fleet.faults import DEEDS, befall, heal
 from tests.fleet.rest import at_rest, leftovers, orphans, unsettled

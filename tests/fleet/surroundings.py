@@ -5,11 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from agent.core.actions import Action
-from agent.core.app import App
-from agent.core.keys import Outcome, Unknown
-from agent.core.observed import Container
-from agent.core.record import RolloutRecord
+from agent.core.host.actions import Action
+from agent.core.host.observed import Container
+from agent.core.model.app import App
+from agent.core.model.keys import Outcome, Unknown
+from agent.core.model.record import RolloutRecord
 from tests.core.agent_model import Bug
 from tests.fleet.clock import Clock
 from tests.fleet.watching import Snapshots

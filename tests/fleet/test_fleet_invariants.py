@@ -7,7 +7,7 @@ fails here is replayed by ``python -m tests.fleet.simulate --seed N [--hosts H] 
 
 import pytest
 
-from agent.core.record import Phase
+from agent.core.model.record import Phase
 from tests.fleet.scenario import Outcome, Setting, run_seed
 
 CHUNK = 10

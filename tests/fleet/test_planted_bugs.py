@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from agent.core.record import Phase
+from agent.core.model.record import Phase
 from tests.core.agent_model import Bug
 from tests.core.test_planted_bugs import (
     drain_before_ready,

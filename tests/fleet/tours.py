@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from agent.core.actions import Action, Switch
-from agent.core.observed import Container
-from agent.core.record import Phase, RolloutRecord, read_record
+from agent.core.host.actions import Action, Switch
+from agent.core.host.observed import Container
+from agent.core.model.record import Phase, RolloutRecord, read_record
 from agent.core.rollout.decision import Decision
 from tests.fleet.ledger import COMMITTED, TAKEN_BACK, Ledger, Rollout
 from tests.fleet.node import Node

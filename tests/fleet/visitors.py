@@ -4,8 +4,8 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from agent.core.names import NodeName, Pin, SlotName
-from agent.core.observed import Container
+from agent.core.host.observed import Container
+from agent.core.model.names import NodeName, Pin, SlotName
 from tests.core.proxy_model import Request
 from tests.fleet.clock import Clock
 from tests.fleet.node import Node

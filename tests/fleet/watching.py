@@ -4,8 +4,8 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from agent.core.keys import KeySnapshot, Known, Outcome, Unknown, app_prefix, read_snapshot
-from agent.core.names import AppName
+from agent.core.model.keys import KeySnapshot, Known, Outcome, Unknown, app_prefix, read_snapshot
+from agent.core.model.names import AppName
 from tests.fleet.clock import Clock
 from tests.fleet.consul import SimConsul
 from tests.fleet.link import Link

@@ -6,11 +6,11 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from agent.core import keys
-from agent.core.app import App, Knobs
-from agent.core.names import NodeName
-from agent.core.observed import AdminState
-from agent.core.record import Phase
+from agent.core.model import keys
+from agent.core.model.app import App, Knobs
+from agent.core.model.names import NodeName
+from agent.core.model.record import Phase
+from agent.core.model.states import AdminState
 from agent.core.rollout.decision import Decision
 from agent.core.rollout.fleet import Resolution
 from tests.core.agent_model import Bug

@@ -8,7 +8,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from agent.core import record
+from agent.core.model import record
 
 record.RECORD_VERSION += 1
 

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from agent.adapters.consul_fleet import FleetReading, read_fleet, read_keys
-from agent.core.errors import TidegateError
-from agent.core.keys import histories
-from agent.core.names import AppName
-from agent.core.plan import SlotPhase
-from agent.core.record import Phase
+from agent.adapters.consul.fleet import FleetReading, read_fleet, read_keys
+from agent.core.model.errors import TidegateError
+from agent.core.model.keys import histories
+from agent.core.model.names import AppName
+from agent.core.model.record import Phase
+from agent.core.model.states import SlotPhase
 from agent.core.rollout.commands import current
 from agent.core.rollout.decision import Decision
 from tests.lab.fleet import Command, Fleet, Said

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters.consul import ConsulClient
-from agent.adapters.consul_fleet import read_keys, write_change
-from agent.adapters.consul_http import TokenSource
-from agent.adapters.consul_policies import Role, policy
-from agent.core.names import AppName, ImageReference, NodeName, parse_app
-from agent.core.record import Phase
+from agent.adapters.consul.fleet import read_keys, write_change
+from agent.adapters.consul.kv import ConsulClient
+from agent.adapters.consul.policies import Role, policy
+from agent.adapters.consul.transport import TokenSource
+from agent.core.model.names import AppName, ImageReference, NodeName, parse_app
+from agent.core.model.record import Phase
 from agent.core.rollout.change import Change, Indexes, writes_of
 from agent.core.rollout.commands import Signature, abort, current, deploy
 from agent.core.rollout.decision import Decision, Request

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from agent.core.record import Phase
+from agent.core.model.record import Phase
 from tests.fleet_real.conftest import Shelf
 from tests.fleet_real.story import ELECTION_S, MIX, FleetStory, proven
 from tests.lab.traffic import Traffic

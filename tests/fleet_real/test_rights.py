@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from agent.adapters.consul_policies import Role, policy, policy_name
-from agent.core.names import AppName, NodeName, parse_app
-from agent.core.record import RecordedRelease
+from agent.adapters.consul.policies import Role, policy, policy_name
+from agent.core.model.names import AppName, NodeName, parse_app
+from agent.core.model.record import RecordedRelease
 from tests.bench.population import Population, staged
 from tests.lab.certificates import Certificates, make_certificates
 from tests.lab.consul import ConsulServer, consul_server

@@ -9,7 +9,7 @@ import signal
 
 import pytest
 
-from agent.core.record import Phase
+from agent.core.model.record import Phase
 from tests.fleet_real.conftest import Shelf
 from tests.fleet_real.story import ELECTION_S, MIX, FleetStory, gone, proven, version_of
 from tests.lab.traffic import Traffic

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from agent.adapters.consul_policies import Role, policy
-from agent.core.names import parse_app
+from agent.adapters.consul.policies import Role, policy
+from agent.core.model.names import parse_app
 from tests.lab.certificates import Certificates, make_certificates
 from tests.lab.consul import ConsulServer, consul_server
 from tests.lab.dockerd import DockerDaemon

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from agent.core.record import RECORD_VERSION
-from agent.core.report import NodeReport
+from agent.core.model.record import RECORD_VERSION
+from agent.core.model.report import NodeReport
 from tests.fleet_real.conftest import NEWER
 from tests.fleet_real.story import FleetStory
 from tests.lab.fleet import until_all

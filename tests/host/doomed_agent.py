@@ -12,7 +12,7 @@ from pathlib import Path
 
 from agent import daemon, log
 from agent.config import load
-from agent.core.actions import Action
+from agent.core.host.actions import Action
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from agent import daemon, log
 from agent.config import Settings, load
-from agent.core.actions import Action
+from agent.core.host.actions import Action
 
 
 class _Death(BaseException):

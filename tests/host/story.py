@@ -4,9 +4,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from agent.core.names import SlotName
-from agent.core.plan import SlotPhase
-from agent.core.report import NodeReport
+from agent.core.model.names import SlotName
+from agent.core.model.report import NodeReport
+from agent.core.model.states import SlotPhase
 from tests.lab.consul import ConsulServer
 from tests.lab.host import Host
 from tests.lab.traffic_clients import Mix

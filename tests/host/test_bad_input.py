@@ -10,8 +10,8 @@ from functools import partial
 import pytest
 import pytest_asyncio
 
-from agent.core.plan import SlotPhase
-from agent.core.report import NodeReport
+from agent.core.model.report import NodeReport
+from agent.core.model.states import SlotPhase
 from tests.host.conftest import MakeHost, Shelf
 from tests.host.story import Story, phase_of
 from tests.host.visitor import Visitor

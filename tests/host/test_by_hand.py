@@ -6,9 +6,9 @@ from contextlib import suppress
 
 import pytest
 
-from agent.core.names import SlotName
-from agent.core.plan import SlotPhase
-from agent.core.report import NodeReport
+from agent.core.model.names import SlotName
+from agent.core.model.report import NodeReport
+from agent.core.model.states import SlotPhase
 from tests.host.conftest import MakeHost, Shelf
 from tests.host.story import Story, phase_of, slot_of
 from tests.lab.consul import ConsulServer

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.core.names import SlotName
-from agent.core.plan import SlotPhase
+from agent.core.model.names import SlotName
+from agent.core.model.states import SlotPhase
 from tests.host.conftest import MakeHost, Shelf
 from tests.host.story import Story, phase_of
 from tests.lab.consul import ConsulServer

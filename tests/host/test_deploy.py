@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from agent.core.plan import SlotPhase
+from agent.core.model.states import SlotPhase
 from tests.host.conftest import MakeHost, Shelf
 from tests.host.story import MIX, Story, phase_of, proven, slot_of, version_of
 from tests.lab.consul import ConsulServer

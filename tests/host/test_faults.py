@@ -9,8 +9,8 @@ from functools import partial
 
 import pytest
 
-from agent.core.plan import SlotPhase
-from agent.core.report import NodeReport
+from agent.core.model.report import NodeReport
+from agent.core.model.states import SlotPhase
 from tests.host import faults
 from tests.host.faults import HOUR_S, Fault, Machine, Step, machine, nothing
 from tests.host.story import Story, phase_of

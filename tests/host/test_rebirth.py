@@ -14,10 +14,10 @@ from typing import get_args
 import pytest
 import pytest_asyncio
 
-from agent.core.actions import Action
-from agent.core.names import SlotName
-from agent.core.plan import SlotPhase
-from agent.core.report import NodeReport
+from agent.core.host.actions import Action
+from agent.core.model.names import SlotName
+from agent.core.model.report import NodeReport
+from agent.core.model.states import SlotPhase
 from tests.host.conftest import MakeHost, Shelf
 from tests.host.reborn_agent import Point, deaths
 from tests.host.story import Story, phase_of, slot_of

@@ -7,12 +7,12 @@ from datetime import datetime
 
 import pytest
 
-from agent.adapters.consul import ConsulClient
-from agent.adapters.consul_fleet import read_fleet, write_change
-from agent.adapters.consul_wire import TxnDone
-from agent.core.errors import TidegateError
-from agent.core.names import AppName, ImageReference
-from agent.core.record import Phase
+from agent.adapters.consul.fleet import read_fleet, write_change
+from agent.adapters.consul.kv import ConsulClient
+from agent.adapters.consul.wire import TxnDone
+from agent.core.model.errors import TidegateError
+from agent.core.model.names import AppName, ImageReference
+from agent.core.model.record import Phase
 from agent.core.rollout.change import writes_of
 from agent.core.rollout.commands import Signature, deploy
 from agent.core.rollout.decision import Decision, Request

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.core.plan import SlotPhase
-from agent.core.report import NodeReport
+from agent.core.model.report import NodeReport
+from agent.core.model.states import SlotPhase
 from tests.host.conftest import MakeHost, Shelf
 from tests.host.story import Story
 from tests.lab.consul import ConsulServer

@@ -12,8 +12,8 @@ import boto3
 import pytest
 from botocore.stub import Stubber
 
-from agent.adapters.consul_policies import Role, policy
-from agent.core.names import AppName
+from agent.adapters.consul.policies import Role, policy
+from agent.core.model.names import AppName
 from infra.aws import Aws
 from infra.errors import AwsError, InfraError
 from infra.machine import boot as boot_module

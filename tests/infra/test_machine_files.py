@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from agent.config import Ec2Settings, Settings, load
-from agent.core.consul_config import ConsulPlan, Mode
+from agent.provision.consul_config import ConsulPlan, Mode
 from infra.machine.boot import install
 from infra.machine.files import ETC, File, ServerSecrets, WebSecrets, docker_config, server_files, toml, web_files
 from tests.infra.machines import BUNDLE, SETTINGS, machine

@@ -11,8 +11,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from agent.core.plan import SlotPhase
-from agent.core.report import NodeReport
+from agent.core.model.report import NodeReport
+from agent.core.model.states import SlotPhase
 from tests.lab.demo_result import KIND_WORDS
 from tests.lab.traffic import Snapshot
 from tests.lab.traffic_record import Kind

@@ -5,9 +5,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from agent.core.names import SlotName
-from agent.core.plan import SlotPhase
-from agent.core.report import NodeReport, SlotReport
+from agent.core.model.names import SlotName
+from agent.core.model.report import NodeReport, SlotReport
+from agent.core.model.states import SlotPhase
 from tests.lab.demo_lab import ACTIVE_KEY, STAGE_KEY, Lab
 from tests.lab.demo_screen import Picture, Screen
 from tests.lab.host import TEST_KNOBS

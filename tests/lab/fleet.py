@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agent.adapters.consul import ConsulClient
-from agent.adapters.consul_http import TokenSource
-from agent.adapters.consul_policies import Role, policy
-from agent.core.keys import coordinator
-from agent.core.names import AppName
-from agent.core.report import NodeReport
+from agent.adapters.consul.kv import ConsulClient
+from agent.adapters.consul.policies import Role, policy
+from agent.adapters.consul.transport import TokenSource
+from agent.core.model.keys import coordinator
+from agent.core.model.names import AppName
+from agent.core.model.report import NodeReport
 from tests.lab.balancer import Balancer, balancer
 from tests.lab.consul import ConsulServer, consul_client, consul_cluster
 from tests.lab.dockerd import DockerDaemon

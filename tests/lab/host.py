@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agent.adapters.docker_config import labels_filter
+from agent.adapters.docker.container_config import labels_filter
 from agent.config import Settings, load
-from agent.core.report import NodeReport
+from agent.core.model.report import NodeReport
 from tests.lab.consul import ConsulServer
 from tests.lab.dockerd import DockerDaemon
 from tests.lab.haproxy import Haproxy

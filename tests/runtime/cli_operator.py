@@ -13,7 +13,7 @@ from typing import Any
 from typer.testing import CliRunner, Result
 
 from agent.cli.main import cli
-from agent.core.names import parse_app
+from agent.core.model.names import parse_app
 from tests.contract.consul_suite import server_of
 from tests.runtime.cli_town import Town, town
 

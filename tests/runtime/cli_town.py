@@ -13,27 +13,26 @@ from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from agent.adapters.consul import ConsulClient
-from agent.adapters.consul_fleet import Fence, FleetReading, read_fleet, write_change
-from agent.adapters.consul_http import Request as HttpRequest
-from agent.adapters.consul_http import TokenSource
-from agent.adapters.consul_services import AGENT_SERVICE
-from agent.adapters.consul_sessions import SessionSpec, create_session
-from agent.adapters.consul_wire import Op, TxnDone, Verb
-from agent.core import keys
-from agent.core.errors import TidegateError
-from agent.core.keys import Present
-from agent.core.names import AppName, Digest, NodeName, SlotName
-from agent.core.observed import AdminState
-from agent.core.plan import SlotPhase
-from agent.core.record import Phase, RecordedRelease
-from agent.core.report import FailureReport, NodeReport, SlotReport
+from agent.adapters.consul.fleet import Fence, FleetReading, read_fleet, write_change
+from agent.adapters.consul.kv import ConsulClient
+from agent.adapters.consul.services import AGENT_SERVICE
+from agent.adapters.consul.sessions import SessionSpec, create_session
+from agent.adapters.consul.transport import Request as HttpRequest
+from agent.adapters.consul.transport import TokenSource
+from agent.adapters.consul.wire import Op, TxnDone, Verb
+from agent.core.model import keys
+from agent.core.model.errors import TidegateError
+from agent.core.model.keys import Present
+from agent.core.model.names import AppName, Digest, NodeName, SlotName
+from agent.core.model.record import Phase, RecordedRelease
+from agent.core.model.report import FailureReport, NodeReport, SlotReport
+from agent.core.model.states import AdminState, SlotPhase
 from agent.core.rollout.advance import advance
 from agent.core.rollout.change import signed, writes_of
 from agent.core.rollout.decision import Decision
 from agent.core.rollout.fleet import Fleet, Resolution
-from agent.core.rollout.sightings import Sightings, sight
-from agent.runtime.leader import LockValue
+from agent.core.rollout.liveness import Sightings, sight
+from agent.core.rollout.lock import LockValue
 
 T = TypeVar("T")
 TICK_S = 0.03

@@ -8,22 +8,23 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from pathlib import Path
 
-from agent.adapters.consul import ConsulClient
-from agent.adapters.consul_watch import Pace, watch
-from agent.adapters.journal import Journal
-from agent.adapters.probe import Prober
-from agent.core.app import App, Knobs
-from agent.core.keys import active_image, stage_image
-from agent.core.names import AppName, Digest, ImageReference, NodeName, SlotName, parse_reference
-from agent.core.observed import Worker
-from agent.core.plan import SlotPhase
-from agent.core.report import HostView, Identity, NodeReport, report_of
-from agent.core.spec import Probe, RunSpec
-from agent.runtime.executor import Between, Executor, go_on
-from agent.runtime.jobs import Jobs
-from agent.runtime.listeners import follow_docker, follow_haproxy
-from agent.runtime.observer import Observer
-from agent.runtime.reconciler import Reconciler, Trust
+from agent.adapters.consul.kv import ConsulClient
+from agent.adapters.consul.watch import Pace, watch
+from agent.adapters.host.journal import Journal
+from agent.adapters.host.probe import Prober
+from agent.core.host.build_report import HostView, Identity, report_of
+from agent.core.host.observed import Worker
+from agent.core.model.app import App, Knobs
+from agent.core.model.keys import active_image, stage_image
+from agent.core.model.names import AppName, Digest, ImageReference, NodeName, SlotName, parse_reference
+from agent.core.model.report import NodeReport
+from agent.core.model.spec import Probe, RunSpec
+from agent.core.model.states import SlotPhase
+from agent.runtime.host.event_sources import follow_docker, follow_haproxy
+from agent.runtime.host.executor import Between, Executor, go_on
+from agent.runtime.host.jobs import Jobs
+from agent.runtime.host.observer import Observer
+from agent.runtime.host.reconciler import Reconciler, Trust
 from agent.runtime.wake import Wake
 from tests.contract.fakes.consul import FakeConsul
 from tests.contract.fakes.docker import FakeDaemon, FakeDocker

@@ -11,9 +11,10 @@ import pytest
 from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
-from agent.core.names import SlotName
-from agent.core.plan import SlotPhase
-from agent.core.report import HostView, NodeReport
+from agent.core.host.build_report import HostView
+from agent.core.model.names import SlotName
+from agent.core.model.report import NodeReport
+from agent.core.model.states import SlotPhase
 from agent.http.api import Source, make_app
 from agent.http.metrics import render
 from tests.runtime.host_bench import World, agent

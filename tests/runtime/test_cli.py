@@ -13,10 +13,9 @@ import pytest
 from typer.testing import CliRunner
 
 from agent.cli.main import cli
-from agent.core.names import SlotName
-from agent.core.observed import AdminState
-from agent.core.plan import SlotPhase
-from agent.core.report import NodeReport, SlotReport
+from agent.core.model.names import SlotName
+from agent.core.model.report import NodeReport, SlotReport
+from agent.core.model.states import AdminState, SlotPhase
 from tests.lab.ports import free_port
 
 TIDEGATE = str(Path(sys.executable).with_name("tidegate"))

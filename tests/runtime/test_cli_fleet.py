@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from agent.core.names import parse_app
-from agent.core.record import Phase
+from agent.core.model.names import parse_app
+from agent.core.model.record import Phase
 from tests.contract.consul_suite import BOTH
 from tests.contract.fakes.consul import FakeConsul
 from tests.runtime.cli_operator import Operator, code_of

@@ -4,17 +4,17 @@ from datetime import UTC, datetime
 
 import pytest
 
-from agent.adapters.consul_fleet import FleetReading
-from agent.adapters.consul_services import CheckStatus, Instance
+from agent.adapters.consul.fleet import FleetReading
+from agent.adapters.consul.fleet_snapshot import Lock, Look
+from agent.adapters.consul.history import Entry
+from agent.adapters.consul.services import CheckStatus, Instance
 from agent.cli.exits import Exit
-from agent.cli.fleet_view import FleetView, view_of
-from agent.cli.follow import Aim, Followed, Seen, how_to_come_back, news, verdict
-from agent.cli.history import Entry
-from agent.cli.look import Lock, Look
 from agent.cli.options import Goal
-from agent.core.keys import ABSENT, KeySnapshot, Present
-from agent.core.names import AppName, ImageReference, NodeName, Pin, ReleaseId
-from agent.core.record import Phase, RecordedRelease
+from agent.cli.rollout.progress import Aim, Followed, Seen, how_to_come_back, news, verdict
+from agent.cli.views.fleet import FleetView, view_of
+from agent.core.model.keys import ABSENT, KeySnapshot, Present
+from agent.core.model.names import AppName, ImageReference, NodeName, Pin, ReleaseId
+from agent.core.model.record import Phase, RecordedRelease
 from agent.core.rollout.decision import Decision, Flags, Request, write_decision
 from agent.core.rollout.strategy import Strategy
 from tests.runtime.cli_town import first_report

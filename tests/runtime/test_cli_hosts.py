@@ -2,9 +2,9 @@
 
 from datetime import UTC, datetime
 
-from agent.cli.history import Entry, Rollout
-from agent.cli.history_hosts import Step, host_times, steps
-from agent.core.record import Phase
+from agent.adapters.consul.history import Entry, Rollout
+from agent.cli.views.history_hosts import Step, host_times, steps
+from agent.core.model.record import Phase
 
 T = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC).timestamp()
 

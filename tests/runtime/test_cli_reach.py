@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from agent.cli.connect import author_of, client_of, named_app, reach, settings_of, with_scheme
 from agent.cli.options import Access
-from agent.cli.session import author_of, client_of, named_app, reach, settings_of, with_scheme
 from agent.config import Settings
-from agent.core.errors import FatalError
+from agent.core.model.errors import FatalError
 
 FILES = ["CONSUL_CACERT", "CONSUL_CLIENT_CERT", "CONSUL_CLIENT_KEY"]
 

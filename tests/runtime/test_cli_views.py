@@ -6,12 +6,12 @@ import time
 import pytest
 from typer.testing import CliRunner
 
-from agent.cli.fleet_table import console, render
-from agent.cli.fleet_view import view_of
-from agent.cli.look import Look
+from agent.adapters.consul.fleet_snapshot import Look
 from agent.cli.main import cli
 from agent.cli.options import complete_app
-from agent.core.record import Phase
+from agent.cli.views.fleet import view_of
+from agent.cli.views.fleet_table import console, render
+from agent.core.model.record import Phase
 from tests.contract.fakes.consul import FakeConsul
 from tests.lab.ports import free_port
 from tests.runtime.cli_operator import Operator, code_of
@@ -284,7 +284,7 @@ def test_a_thousand_hosts_are_laid_out_in_no_time(shop: Town) -> None:
 async def _crowd(shop: Town, count: int) -> Look:
     from dataclasses import replace
 
-    from agent.cli.look import look
+    from agent.adapters.consul.fleet_snapshot import look
 
     seen = await look(shop.client, shop.app)
     reports = {f"crowd-{number:04}": first_report(shop.app, f"crowd-{number:04}") for number in range(count)}

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from agent.config import load
-from agent.core.errors import FatalError
+from agent.core.model.errors import FatalError
 
 MINIMAL = '[[apps]]\nname = "shop"\n'
 

@@ -12,18 +12,18 @@ import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 
-from agent.adapters.consul import ConsulClient
-from agent.adapters.consul_fleet import read_fleet, read_keys
-from agent.adapters.consul_http import TokenSource
-from agent.core import keys
-from agent.core.errors import ImagePullError
-from agent.core.names import Digest, ImageReference, parse_node
-from agent.core.record import Phase
+from agent.adapters.consul.fleet import read_fleet, read_keys
+from agent.adapters.consul.kv import ConsulClient
+from agent.adapters.consul.transport import TokenSource
+from agent.core.model import keys
+from agent.core.model.errors import ImagePullError
+from agent.core.model.names import Digest, ImageReference, parse_node
+from agent.core.model.record import Phase
 from agent.core.rollout.advance import advance
 from agent.core.rollout.commands import abort, pause
 from agent.core.rollout.fleet import Fleet
-from agent.runtime.coordinator import Coordinator, _Attempt
-from agent.runtime.leader import Leader, Terms
+from agent.runtime.fleet.coordinator import Coordinator, _Attempt
+from agent.runtime.fleet.leader import Leader, Terms
 from agent.runtime.wake import Wake
 from tests.contract.consul_suite import new_app
 from tests.contract.fakes.consul import FakeConsul

@@ -13,11 +13,11 @@ from typing import Any
 import aiohttp
 import pytest
 
-from agent.adapters.consul import ConsulClient
-from agent.core import keys
-from agent.core.keys import KeyValue
-from agent.core.names import parse_app
-from agent.runtime.leader import read_lock
+from agent.adapters.consul.kv import ConsulClient
+from agent.core.model import keys
+from agent.core.model.keys import KeyValue
+from agent.core.model.names import parse_app
+from agent.core.rollout.lock import read_lock
 from tests.contract.fakes.consul import FakeConsul, running
 from tests.contract.fakes.consul_faults import Fault
 from tests.lab.ports import free_port

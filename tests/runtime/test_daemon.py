@@ -17,7 +17,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from agent.core.report import NodeReport
+from agent.core.model.report import NodeReport
 from tests.contract.fakes.consul import FakeConsul, running
 from tests.contract.fakes.consul_faults import Fault
 from tests.lab.ports import free_port

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import pytest
 
-from agent.adapters.consul import ConsulClient
-from agent.adapters.consul_fleet import Fence
-from agent.core import keys
-from agent.core.names import parse_node
-from agent.core.record import Phase
-from agent.runtime.fleet_housekeeping import EVERY_S, GONE_S, Housekeeping
-from agent.runtime.fleet_watch import FleetWatch
+from agent.adapters.consul.fleet import Fence
+from agent.adapters.consul.kv import ConsulClient
+from agent.core.model import keys
+from agent.core.model.names import parse_node
+from agent.core.model.record import Phase
+from agent.runtime.fleet.housekeeping import EVERY_S, GONE_S, Housekeeping
+from agent.runtime.fleet.watch import FleetWatch
 from tests.contract.consul_suite import hurried, new_app
 from tests.contract.fakes.consul import FakeConsul
 from tests.contract.fakes.consul import running as fake_running

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from agent.adapters.consul import ConsulClient
-from agent.adapters.consul_fleet import FleetReading
-from agent.core import keys
-from agent.core.keys import Known, Present
-from agent.core.names import NodeName, parse_node
-from agent.core.record import Phase
+from agent.adapters.consul.fleet import FleetReading
+from agent.adapters.consul.kv import ConsulClient
+from agent.core.model import keys
+from agent.core.model.keys import Known, Present
+from agent.core.model.names import NodeName, parse_node
+from agent.core.model.record import Phase
 from agent.core.rollout.decision import Decision
-from agent.runtime.fleet_watch import FleetWatch
+from agent.runtime.fleet.watch import FleetWatch
 from tests.contract.consul_suite import hurried, new_app
 from tests.contract.fakes.consul import FakeConsul
 from tests.contract.fakes.consul import running as fake_running

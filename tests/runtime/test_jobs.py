@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 import pytest
 from structlog.testing import capture_logs
 
-from agent.adapters.docker_config import RunRequest
-from agent.adapters.docker_pull import PullProgress
-from agent.core.actions import (
+from agent.adapters.docker.container_config import RunRequest
+from agent.adapters.docker.pull import PullProgress
+from agent.core.host.actions import (
     Action,
     CancelPull,
     Prune,
@@ -22,14 +22,15 @@ from agent.core.actions import (
     Start,
     Stop,
 )
-from agent.core.desired import Want
-from agent.core.errors import DockerUnavailableError, HaproxyUnavailableError
-from agent.core.names import ContainerId, Digest, ImageReference, SlotName
-from agent.core.observed import AdminState, Gate, JobKind, JobResult
-from agent.core.release import Release
-from agent.core.spec import RunSpec
-from agent.runtime.executor import Executor
-from agent.runtime.jobs import Jobs
+from agent.core.host.desired import Want
+from agent.core.host.observed import JobKind, JobResult
+from agent.core.model.errors import DockerUnavailableError, HaproxyUnavailableError
+from agent.core.model.names import ContainerId, Digest, ImageReference, SlotName
+from agent.core.model.release import Release
+from agent.core.model.spec import RunSpec
+from agent.core.model.states import AdminState, Gate
+from agent.runtime.host.executor import Executor
+from agent.runtime.host.jobs import Jobs
 from tests.contract.fakes.docker import FakeDaemon, FakeDocker, Program
 from tests.contract.fakes.haproxy import FakeHaproxy
 from tests.lab.process import eventually

@@ -10,13 +10,14 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 
-from agent.adapters.consul import ConsulClient
-from agent.adapters.consul_http import TokenSource
-from agent.adapters.consul_sessions import destroy_session
-from agent.core import keys
-from agent.core.keys import KeyValue
-from agent.core.names import parse_app, parse_node
-from agent.runtime.leader import Leader, Terms, holder_of, read_lock
+from agent.adapters.consul.kv import ConsulClient
+from agent.adapters.consul.sessions import destroy_session
+from agent.adapters.consul.transport import TokenSource
+from agent.core.model import keys
+from agent.core.model.keys import KeyValue
+from agent.core.model.names import parse_app, parse_node
+from agent.core.rollout.lock import holder_of, read_lock
+from agent.runtime.fleet.leader import Leader, Terms
 from tests.contract.fakes.consul import FakeConsul, running
 from tests.contract.fakes.consul_faults import Fault
 from tests.lab.process import eventually

@@ -7,13 +7,13 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from agent.adapters.ec2 import Ec2, Place
+from agent.adapters.aws.ec2 import Ec2, Place
 from agent.config import Ec2Settings
-from agent.core.errors import Ec2RefusedError, Ec2UnavailableError
-from agent.core.lifecycle import Hook, Patience
-from agent.core.report import NodeReport
+from agent.core.cloud.asg_hooks import Hook, Patience
+from agent.core.model.errors import Ec2RefusedError, Ec2UnavailableError
+from agent.core.model.report import NodeReport
 from agent.instances import place_of
-from agent.runtime.lifecycle import Belongs, Lifecycle
+from agent.runtime.cloud.asg_lifecycle import Belongs, Lifecycle
 from tests.contract.fakes.ec2 import INSTANCE, ZONE, FakeEc2, running
 from tests.core.test_lifecycle import FAILED, GONE, READY, report
 

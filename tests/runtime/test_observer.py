@@ -6,15 +6,15 @@ from contextlib import asynccontextmanager
 
 from structlog.testing import capture_logs
 
-from agent.adapters.docker_inspect import Listing
-from agent.adapters.probe import Prober
-from agent.core.actions import Pull
-from agent.core.errors import HaproxyUnavailableError
-from agent.core.names import ContainerId, Digest, ImageReference
-from agent.core.observed import Unavailable, Worker
-from agent.runtime.jobs import Jobs
-from agent.runtime.listeners import follow_docker, follow_haproxy
-from agent.runtime.observer import Observer
+from agent.adapters.docker.inspect import Listing
+from agent.adapters.host.probe import Prober
+from agent.core.host.actions import Pull
+from agent.core.host.observed import Unavailable, Worker
+from agent.core.model.errors import HaproxyUnavailableError
+from agent.core.model.names import ContainerId, Digest, ImageReference
+from agent.runtime.host.event_sources import follow_docker, follow_haproxy
+from agent.runtime.host.jobs import Jobs
+from agent.runtime.host.observer import Observer
 from agent.runtime.wake import Wake
 from tests.contract.fakes.docker import FakeContainer, FakeDaemon, FakeDocker
 from tests.contract.fakes.haproxy import FakeHaproxy

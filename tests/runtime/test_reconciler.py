@@ -10,14 +10,13 @@ from itertools import pairwise
 import pytest
 from structlog.testing import capture_logs
 
-from agent.core.actions import Action, SetGate, Switch
-from agent.core.errors import HaproxyUnavailableError
-from agent.core.keys import KeySnapshot, Known, Present
-from agent.core.names import ImageReference, SlotName
-from agent.core.observed import AdminState, Gate
-from agent.core.plan import SlotPhase
-from agent.core.report import NodeReport
-from agent.runtime.reconciler import Trust
+from agent.core.host.actions import Action, SetGate, Switch
+from agent.core.model.errors import HaproxyUnavailableError
+from agent.core.model.keys import KeySnapshot, Known, Present
+from agent.core.model.names import ImageReference, SlotName
+from agent.core.model.report import NodeReport
+from agent.core.model.states import AdminState, Gate, SlotPhase
+from agent.runtime.host.reconciler import Trust
 from tests.contract.fakes.haproxy import FakeHaproxy
 from tests.lab.process import eventually
 from tests.runtime.host_bench import World, agent, phase_of, slot_of

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 import pytest
 from structlog.testing import capture_logs
 
-from agent.core.errors import ConsulForbiddenError, ConsulUnavailableError, TidegateError
-from agent.core.names import SlotName
-from agent.core.plan import SlotPhase
-from agent.core.report import NodeReport, SlotReport
-from agent.runtime.reporter import AGAIN_EVERY_S, MOVING_EVERY_S, Reporter, is_news
+from agent.core.model.errors import ConsulForbiddenError, ConsulUnavailableError, TidegateError
+from agent.core.model.names import SlotName
+from agent.core.model.report import NodeReport, SlotReport
+from agent.core.model.states import SlotPhase
+from agent.runtime.host.reporter import AGAIN_EVERY_S, MOVING_EVERY_S, Reporter, is_news
 from tests.runtime.host_bench import cancelled_in_the_end
 
 

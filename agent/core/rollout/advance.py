@@ -27,15 +27,21 @@ nothing at all. One change at a time: the caller writes it and asks again.
 
 from dataclasses import dataclass
 
-from agent.core.durations import format_duration
-from agent.core.record import Phase
+from agent.core.model.durations import format_duration
+from agent.core.model.record import Phase
 from agent.core.rollout.barrier import Wait
 from agent.core.rollout.change import Change
 from agent.core.rollout.decision import GOING_BACK, Decision
 from agent.core.rollout.fleet import Fleet
-from agent.core.rollout.forward import commit_or_wait, promote_or_wait, stage_or_wait, start_or_wait, switch_or_wait
-from agent.core.rollout.outcome import abort_or_wait, bake_or_wait, go_back_or_wait, retire_or_wait
-from agent.core.rollout.turn import Turn, in_words
+from agent.core.rollout.phases_ending import abort_or_wait, bake_or_wait, go_back_or_wait, retire_or_wait
+from agent.core.rollout.phases_forward import (
+    commit_or_wait,
+    promote_or_wait,
+    stage_or_wait,
+    start_or_wait,
+    switch_or_wait,
+)
+from agent.core.rollout.transition import Turn, in_words
 
 LOOK_AGAIN_S = 5.0
 """A rollout is looked at this often though nothing was reported: hosts get lost silently."""

@@ -6,12 +6,11 @@ Unknown is never an answer (S12): a host without a live report is waited for.
 
 from dataclasses import dataclass
 
-from agent.core.durations import format_duration
-from agent.core.names import NodeName
-from agent.core.observed import AdminState
-from agent.core.plan import SlotPhase
-from agent.core.record import RecordedRelease
-from agent.core.report import NodeReport, SlotReport
+from agent.core.model.durations import format_duration
+from agent.core.model.names import NodeName
+from agent.core.model.record import RecordedRelease
+from agent.core.model.report import NodeReport, SlotReport
+from agent.core.model.states import AdminState, SlotPhase
 from agent.core.rollout.decision import Decision
 from agent.core.rollout.fleet import Host
 from agent.core.rollout.strategy import Strategy

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from agent.core import keys
-from agent.core.names import AppName, ImageReference, NodeName
-from agent.core.record import RECORD_VERSION, Phase, RecordedRelease
+from agent.core.model import keys
+from agent.core.model.names import AppName, ImageReference, NodeName
+from agent.core.model.record import RECORD_VERSION, Phase, RecordedRelease
 from agent.core.rollout.decision import REASON_MAX_CHARS, Decision, write_decision
 
 LINES_MAX = 20

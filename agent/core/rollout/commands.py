@@ -8,12 +8,12 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from agent.core.durations import format_duration
-from agent.core.errors import PermanentError
-from agent.core.keys import Absent, Invalid, KeySnapshot, Present, Reading
-from agent.core.names import ImageReference
-from agent.core.record import Phase, RecordedRelease
-from agent.core.report import NodeReport
+from agent.core.model.durations import format_duration
+from agent.core.model.errors import PermanentError
+from agent.core.model.keys import Absent, Invalid, KeySnapshot, Present, Reading
+from agent.core.model.names import ImageReference
+from agent.core.model.record import Phase, RecordedRelease
+from agent.core.model.report import NodeReport
 from agent.core.rollout.change import Change
 from agent.core.rollout.decision import (
     AFTER_COMMIT,

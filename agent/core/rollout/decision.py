@@ -1,7 +1,7 @@
 """
 The decision record as the coordinator and the commands see it: ``<app>/rollout``, whole.
 
-Nodes read the part in :mod:`agent.core.record`. The record is small at any size of the fleet: a step is one
+Nodes read the part in :mod:`agent.core.model.record`. The record is small at any size of the fleet: a step is one
 threshold. Times are Unix seconds of the coordinator that stamped them; nodes never compare them with their own clock.
 """
 
@@ -10,11 +10,11 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from agent.core.errors import PermanentError
-from agent.core.names import ImageReference, parse_reference
-from agent.core.record import Phase, RecordedRelease, RolloutRecord, read_record
+from agent.core.model.errors import PermanentError
+from agent.core.model.names import ImageReference, parse_reference
+from agent.core.model.record import Phase, RecordedRelease, RolloutRecord, read_record
+from agent.core.model.spec import RunSpec
 from agent.core.rollout.strategy import Strategy
-from agent.core.spec import RunSpec
 
 BEFORE_COMMIT = frozenset({Phase.PENDING, Phase.STAGING, Phase.READY})
 AFTER_COMMIT = frozenset({Phase.CANARY, Phase.AWAITING_PROMOTION, Phase.SWITCHING, Phase.BAKING})

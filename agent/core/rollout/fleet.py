@@ -8,10 +8,10 @@ nothing is known (S12). Durations are measured by whoever watches (``runtime/fle
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from agent.core.names import Digest, ImageReference, NodeName, SlotName
-from agent.core.observed import AdminState
-from agent.core.record import RecordedRelease
-from agent.core.report import NodeReport, SlotReport
+from agent.core.model.names import Digest, ImageReference, NodeName, SlotName
+from agent.core.model.record import RecordedRelease
+from agent.core.model.report import NodeReport, SlotReport
+from agent.core.model.states import AdminState
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,12 @@ from collections.abc import Iterable
 
 from pydantic import ValidationError
 
-from agent.core.names import ImageReference, NodeName, Pin, ReleaseId, printable
-from agent.core.record import RecordedRelease
-from agent.core.report import SlotReport
+from agent.core.model.names import ImageReference, NodeName, Pin, ReleaseId, printable
+from agent.core.model.record import RecordedRelease
+from agent.core.model.report import SlotReport
 from agent.core.rollout.decision import Decision
 from agent.core.rollout.fleet import Fleet
-from agent.core.rollout.turn import in_words
+from agent.core.rollout.transition import in_words
 
 
 class UnclearSourceError(Exception):

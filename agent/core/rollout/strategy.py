@@ -6,7 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from agent.core.durations import Duration
+from agent.core.model.durations import Duration
 
 _SHARE = re.compile(r"(\d{1,6})(%?)")
 SLACK_S = 60.0

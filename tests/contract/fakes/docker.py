@@ -1,5 +1,5 @@
 """
-An in-memory Docker with the interface of :class:`agent.adapters.docker.DockerAdapter`.
+An in-memory Docker with the interface of :class:`agent.adapters.docker.adapter.DockerAdapter`.
 
 Held to the real one by tests/contract/test_docker_contract.py: what differs there is a bug here.
 """
@@ -11,16 +11,22 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
-from agent.adapters.docker_config import RunRequest, container_config, container_name, labels_filter, read_env_files
-from agent.adapters.docker_errors import address_taken, hide
-from agent.adapters.docker_inspect import DaemonInfo, Image, Listing, container, last_lines
-from agent.adapters.docker_pull import PullProgress, stalled
-from agent.adapters.docker_reference import pinned_digest, pull_name, repository
-from agent.core.app import App
-from agent.core.errors import DockerRefusedError, DockerUnavailableError, ImagePullError, ImageRefusedError
-from agent.core.names import ContainerId, Digest, ImageReference, NodeName
-from agent.core.observed import Container
-from agent.core.spec import LABEL_PREFIX
+from agent.adapters.docker.container_config import (
+    RunRequest,
+    container_config,
+    container_name,
+    labels_filter,
+    read_env_files,
+)
+from agent.adapters.docker.errors import address_taken, hide
+from agent.adapters.docker.inspect import DaemonInfo, Image, Listing, container, last_lines
+from agent.adapters.docker.pull import PullProgress, stalled
+from agent.adapters.registry.reference import pinned_digest, pull_name, repository
+from agent.core.host.observed import Container
+from agent.core.model.app import App
+from agent.core.model.errors import DockerRefusedError, DockerUnavailableError, ImagePullError, ImageRefusedError
+from agent.core.model.names import ContainerId, Digest, ImageReference, NodeName
+from agent.core.model.spec import LABEL_PREFIX
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,5 @@
 """
-An in-memory HAProxy with the interface of :class:`agent.adapters.haproxy.HaproxySocket`.
+An in-memory HAProxy with the interface of :class:`agent.adapters.haproxy.runtime_api.HaproxySocket`.
 
 Held to the real one by tests/contract/test_haproxy_contract.py: what differs there is a bug here. Checks are
 done between two looks: the first look at a server shows it unchecked, the next shows whether it is healthy.
@@ -8,9 +8,10 @@ done between two looks: the first look at a server shows it unchecked, the next 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from agent.core.errors import HaproxyRefusedError, HaproxyUnavailableError
-from agent.core.names import Pin, SlotName
-from agent.core.observed import AdminState, Gate, Proxy, Server, Worker
+from agent.core.host.observed import Proxy, Server, Worker
+from agent.core.model.errors import HaproxyRefusedError, HaproxyUnavailableError
+from agent.core.model.names import Pin, SlotName
+from agent.core.model.states import AdminState, Gate
 
 
 @dataclass(slots=True)

@@ -8,9 +8,9 @@ own, Consul and faults between them are ``tests/fleet``'s.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
-from agent.core.errors import PermanentError
-from agent.core.names import NodeName
-from agent.core.record import Phase
+from agent.core.model.errors import PermanentError
+from agent.core.model.names import NodeName
+from agent.core.model.record import Phase
 from agent.core.rollout.advance import advance
 from agent.core.rollout.change import Change
 from agent.core.rollout.commands import abort, pause, promote, resume, roll_back

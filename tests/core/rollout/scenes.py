@@ -10,21 +10,20 @@ from dataclasses import replace
 
 import pytest
 
-from agent.core.errors import PermanentError
-from agent.core.keys import ABSENT, KeySnapshot, Present, Reading
-from agent.core.names import NodeName, SlotName
-from agent.core.observed import AdminState, Gate
-from agent.core.plan import SlotPhase
-from agent.core.record import Phase, RecordedRelease
-from agent.core.release import Release
-from agent.core.report import FailureReport, NodeReport, SlotReport
+from agent.core.model.errors import PermanentError
+from agent.core.model.keys import ABSENT, KeySnapshot, Present, Reading
+from agent.core.model.names import NodeName, SlotName
+from agent.core.model.record import Phase, RecordedRelease
+from agent.core.model.release import Release
+from agent.core.model.report import FailureReport, NodeReport, SlotReport
+from agent.core.model.spec import RunSpec
+from agent.core.model.states import AdminState, Gate, SlotPhase
 from agent.core.rollout.advance import Next, advance
 from agent.core.rollout.change import Change
 from agent.core.rollout.commands import Signature
 from agent.core.rollout.decision import Decision, Flags, Request, write_decision
 from agent.core.rollout.fleet import Fleet, Host, Resolution
 from agent.core.rollout.strategy import Strategy
-from agent.core.spec import RunSpec
 from tests.core.docker_model import digest_of
 
 NOW = 1_000_000.0

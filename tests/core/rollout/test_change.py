@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from agent.core.keys import KeySnapshot, Present
-from agent.core.names import AppName
-from agent.core.record import Phase
+from agent.core.model.keys import KeySnapshot, Present
+from agent.core.model.names import AppName
+from agent.core.model.record import Phase
 from agent.core.rollout.change import Change, Guard, Indexes, Write, audit_of, members_document, mirror_of, signed
 from agent.core.rollout.change import writes_of as all_writes_of
 from agent.core.rollout.commands import Signature, pause

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from agent.core.keys import KeySnapshot
-from agent.core.record import Phase
+from agent.core.model.keys import KeySnapshot
+from agent.core.model.record import Phase
 from agent.core.rollout.change import Change
 from agent.core.rollout.commands import (
     Signature,

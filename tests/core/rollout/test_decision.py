@@ -5,15 +5,15 @@ import json
 import pytest
 from pydantic import SecretStr
 
-from agent.core.errors import PermanentError
-from agent.core.names import AppName
-from agent.core.record import Phase, read_record
+from agent.core.model.errors import PermanentError
+from agent.core.model.names import AppName
+from agent.core.model.record import Phase, read_record
+from agent.core.model.spec import Probe, RunSpec
 from agent.core.rollout.change import Indexes, audit_of, mirror_of, writes_of
 from agent.core.rollout.decision import Decision, Request, read_decision, write_decision
-from agent.core.rollout.forward import start_or_wait
+from agent.core.rollout.phases_forward import start_or_wait
 from agent.core.rollout.strategy import Strategy
-from agent.core.rollout.turn import Turn
-from agent.core.spec import Probe, RunSpec
+from agent.core.rollout.transition import Turn
 from tests.core.rollout.scenes import NOW, B, fleet, record, released
 
 SECRET = "hunter2"

@@ -3,9 +3,10 @@
 import pytest
 from pydantic import SecretStr
 
-from agent.core.keys import ABSENT, Invalid, KeySnapshot, Present, Reading
-from agent.core.names import ImageReference
-from agent.core.record import Phase
+from agent.core.model.keys import ABSENT, Invalid, KeySnapshot, Present, Reading
+from agent.core.model.names import ImageReference
+from agent.core.model.record import Phase
+from agent.core.model.spec import RunSpec
 from agent.core.rollout.change import Change
 from agent.core.rollout.commands import (
     SPEC_MAX_BYTES,
@@ -19,7 +20,6 @@ from agent.core.rollout.commands import (
 )
 from agent.core.rollout.decision import Decision, Request, write_decision
 from agent.core.rollout.strategy import Strategy
-from agent.core.spec import RunSpec
 from tests.core.rollout.scenes import BOB, NOW, REQUEST, A, B, host, keys, record, refused
 
 ANY_COMMAND = (promote, abort, roll_back, pause, resume)

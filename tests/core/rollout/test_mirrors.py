@@ -2,8 +2,8 @@
 
 import pytest
 
-from agent.core.keys import ABSENT, Present
-from agent.core.record import Phase
+from agent.core.model.keys import ABSENT, Present
+from agent.core.model.record import Phase
 from agent.core.rollout.commands import (
     foreign_edits,
     mirrors_in,

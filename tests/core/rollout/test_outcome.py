@@ -2,7 +2,7 @@
 
 import pytest
 
-from agent.core.record import Phase
+from agent.core.model.record import Phase
 from agent.core.rollout.change import Mirror, mirror_of
 from agent.core.rollout.strategy import Strategy
 from tests.core.rollout.scenes import LINES, NOW, A, B, after, changed, fleet, record, waits

@@ -2,7 +2,7 @@
 
 import pytest
 
-from agent.core.record import Phase
+from agent.core.model.record import Phase
 from agent.core.rollout.decision import Decision
 from agent.core.rollout.strategy import Strategy
 from tests.core.rollout.scenes import NOW, after, changed, fleet, record, waits

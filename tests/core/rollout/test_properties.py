@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.core.names import AppName, NodeName
-from agent.core.record import Phase
+from agent.core.model.names import AppName, NodeName
+from agent.core.model.record import Phase
 from agent.core.rollout.change import Guard, Indexes, writes_of
 from agent.core.rollout.strategy import Strategy
 from tests.core.rollout.play import COMMANDS, MISHAPS, QUICK, TICK_S, Event, Play, begun, written

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 
-from agent.core.names import NodeName
-from agent.core.report import NodeReport
+from agent.core.model.names import NodeName
+from agent.core.model.report import NodeReport
 from agent.core.rollout.fleet import Host
-from agent.core.rollout.sightings import Sightings, sight
+from agent.core.rollout.liveness import Sightings, sight
 from tests.core.rollout.scenes import host
 
 WEB = NodeName("web-1")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from agent.core.names import ImageReference, SlotName
-from agent.core.record import Phase, RecordedRelease
+from agent.core.model.names import ImageReference, SlotName
+from agent.core.model.record import Phase, RecordedRelease
 from agent.core.rollout.decision import Decision
 from agent.core.rollout.fleet import Fleet
 from agent.core.rollout.source import UnclearSourceError, source_of

@@ -2,7 +2,7 @@
 
 import pytest
 
-from agent.core.record import Phase
+from agent.core.model.record import Phase
 from agent.core.rollout.change import Mirror
 from agent.core.rollout.fleet import Resolution
 from agent.core.rollout.strategy import Strategy

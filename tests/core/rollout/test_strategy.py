@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from agent.core.durations import format_duration
+from agent.core.model.durations import format_duration
 from agent.core.rollout.strategy import Strategy, hosts_of
 
 

@@ -2,11 +2,11 @@
 
 import pytest
 
-from agent.core.names import NodeName
-from agent.core.record import Phase, order_of
+from agent.core.model.names import NodeName
+from agent.core.model.record import Phase, order_of
 from agent.core.rollout.decision import Decision
 from agent.core.rollout.fleet import Fleet
-from agent.core.rollout.forward import threshold_of
+from agent.core.rollout.phases_forward import threshold_of
 from agent.core.rollout.strategy import Strategy
 from tests.core.rollout.scenes import (
     ALL_NODES,

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from agent.core.record import Phase
+from agent.core.model.record import Phase
 from agent.core.rollout.decision import Decision
 from agent.core.rollout.fleet import Fleet
 from tests.core.rollout.scenes import NOW, after, changed, fleet, host, record, waits

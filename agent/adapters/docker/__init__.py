@@ -1,0 +1,1 @@
+"""The Docker daemon through aiodocker: containers, images and their one network."""

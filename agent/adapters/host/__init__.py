@@ -1,0 +1,1 @@
+"""What the operating system offers: journal, health probe, systemd, disk, programs."""

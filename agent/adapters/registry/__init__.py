@@ -1,0 +1,1 @@
+"""Image registries: which digest a reference means, and with which login to ask."""

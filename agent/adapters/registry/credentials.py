@@ -1,0 +1,114 @@
+"""
+Registry credentials, from where ``docker login`` and credential helpers keep them.
+
+Read anew at each pull: helpers hand out tokens that live for hours only. Nothing read here is logged.
+"""
+
+import asyncio
+import base64
+import binascii
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from agent.adapters.host.subprocess import output_of
+from agent.adapters.registry.reference import DOCKER_HUB
+from agent.core.model.errors import ImagePullError, ImageRefusedError
+from agent.core.model.names import printable
+
+HELPER_S = 30.0
+_HUB_KEY = "https://index.docker.io/v1/"
+_HELPER = re.compile(r"[A-Za-z0-9_.-]+")
+
+
+async def registry_auth(config: Path, registry: str) -> Mapping[str, str] | None:
+    """
+    Find the credentials for *registry* (``host[:port]``), by Docker's order: credHelpers, credsStore, auths.
+
+    Returns: ``username`` and ``password``, or ``identitytoken``; None where there are none (or no file).
+
+    Raises:
+        ImageRefusedError: the file is unreadable, or it names a helper that is not installed.
+        ImagePullError: the helper failed or gave no answer within 30 s.
+    """
+    data = _read(config)
+    key = _HUB_KEY if registry == DOCKER_HUB else registry
+    helper = _entry(data, "credHelpers").get(registry) or data.get("credsStore")
+    if isinstance(helper, str) and (found := await _ask_helper(helper, key)):
+        return found
+    auths = {_host(name): value for name, value in _entry(data, "auths").items()}
+    return _stored(config, auths.get(_host(key)))
+
+
+def encoded(auth: Mapping[str, str], registry: str) -> str:
+    """Return *auth* as the ``X-Registry-Auth`` header wants it."""
+    document = json.dumps({**auth, "serveraddress": registry})
+    return base64.urlsafe_b64encode(document.encode()).decode("ascii")
+
+
+def _read(config: Path) -> Mapping[str, object]:
+    try:
+        data = json.loads(config.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as exc:
+        raise ImageRefusedError(f"Docker configuration {config}: {type(exc).__name__}: not readable") from exc
+    return data if isinstance(data, dict) else {}
+
+
+def _entry(data: Mapping[str, object], name: str) -> Mapping[str, object]:
+    value = data.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _host(key: str) -> str:
+    return key.removeprefix("https://").removeprefix("http://").partition("/")[0]
+
+
+def _stored(config: Path, entry: object) -> Mapping[str, str] | None:
+    if not isinstance(entry, dict):
+        return None
+    if token := entry.get("identitytoken"):
+        return {"identitytoken": str(token)}
+    try:
+        text = base64.b64decode(str(entry.get("auth", "")), validate=True).decode("utf-8")
+    except (binascii.Error, ValueError) as exc:
+        raise ImageRefusedError(f"Docker configuration {config}: an entry of 'auths' is damaged") from exc
+    username, colon, password = text.rstrip("\0").partition(":")
+    return {"username": username, "password": password} if colon else None
+
+
+async def _ask_helper(name: str, key: str) -> Mapping[str, str] | None:
+    if not _HELPER.fullmatch(name):
+        raise ImageRefusedError(f"credential helper {printable(name)}: no usable name")
+    program = f"docker-credential-{name}"
+    pipe = asyncio.subprocess.PIPE
+    try:
+        process = await asyncio.create_subprocess_exec(
+            program, "get", stdin=pipe, stdout=pipe, stderr=asyncio.subprocess.DEVNULL
+        )
+    except OSError as exc:
+        raise ImageRefusedError(f"credential helper {program}: {exc.strerror or exc}") from exc
+    try:
+        output = await output_of(process, HELPER_S, key.encode())
+    except TimeoutError as exc:
+        raise ImagePullError(f"credential helper {program}: no answer within {HELPER_S:g}s") from exc
+    return _answer(program, process.returncode, output)
+
+
+def _answer(program: str, status: int | None, output: bytes) -> Mapping[str, str] | None:
+    text = output.decode("utf-8", "replace").strip()
+    if status != 0:
+        if "credentials not found" in text:
+            return None
+        raise ImagePullError(f"credential helper {program} failed ({status}): {printable(text, 200)}")
+    try:
+        answer = json.loads(text)
+        username, secret = str(answer["Username"]), str(answer["Secret"])
+    except (ValueError, KeyError, TypeError):
+        # The cause holds what the helper said, a secret: it is not chained.
+        raise ImagePullError(f"credential helper {program}: answer not understood") from None
+    if username == "<token>":
+        return {"identitytoken": secret}
+    return {"username": username, "password": secret}

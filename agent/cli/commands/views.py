@@ -1,0 +1,184 @@
+"""Commands that only look: the fleet, its history, its nodes, this host; and ``init``."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from agent.cli.commands.host import port_of
+from agent.cli.options import Access, Port, Shape, spread
+
+Generation = Annotated[
+    str | None, typer.Argument(metavar="[N]", help="Number of the rollout, as 12 or #12 [default: the last one]")
+]
+Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="Show only so many, the newest.")]
+
+
+@spread
+def status(
+    access: Access,
+    local: Annotated[
+        bool, typer.Option("--local", "--host", help="This host alone, by its agent, without Consul.")
+    ] = False,
+    api_port: Port = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on until Ctrl-C, as things change.")] = False,
+) -> None:
+    """
+    Show the fleet: the rollout, what is waited for, and each host's slots.
+
+    Where Consul does not tell, this host alone, by its agent; --local asks for that.
+    """
+    if local or api_port is not None:
+        from agent.cli.views.host_table import show as show_host
+
+        show_host(port_of(access.config, api_port), as_json=access.as_json, watch=watch)
+        return
+    from agent.cli.commands.status import show
+
+    show(access, lambda: port_of(access.config, None), watch=watch)
+
+
+@spread
+def plan(
+    shape: Shape,
+    access: Access,
+    image: Annotated[
+        str | None, typer.Argument(metavar="[IMAGE]", help="What a deploy of it would do; without it: this host.")
+    ] = None,
+    api_port: Port = None,
+) -> None:
+    """Show what a deploy of IMAGE would do on each host, or what this host's agent would do now; changes nothing."""
+    if image is None:
+        from agent.cli.views.host_table import show_plan
+
+        show_plan(port_of(access.config, api_port), as_json=access.as_json)
+        return
+    import asyncio
+
+    from agent.adapters.consul.fleet_snapshot import look
+    from agent.cli.connect import open_session
+    from agent.cli.rollout.request import image_of, request_of, spec_of, strategy_of
+    from agent.cli.views import rollout_plan as fleet_plan
+    from agent.cli.views.fleet import view_of
+    from agent.cli.views.fleet_table import console
+
+    reference = image_of(image)
+
+    async def planned() -> fleet_plan.RolloutPlan:
+        async with open_session(access) as session:
+            strategy = strategy_of(shape, session.app_settings)
+            view, _ = view_of(await look(session.client, session.app))
+            spec = spec_of(shape.spec, session.app_settings, view.record)
+            return fleet_plan.plan(view, request_of(reference, spec, shape), strategy, spec.origin)
+
+    found = asyncio.run(planned())
+    if access.as_json:
+        typer.echo(json.dumps(fleet_plan.document(found)))
+    else:
+        console().print(fleet_plan.render(found), crop=False)
+    raise typer.Exit(0 if found.goes else 1)
+
+
+@spread
+def history(access: Access, limit: Limit = 20) -> None:
+    """List the rollouts of an app: when, by whom, of what, how each ended and why."""
+    import asyncio
+
+    from agent.adapters.consul.history import Rollout, read_history
+    from agent.cli.connect import open_session
+    from agent.cli.views.fleet_table import console
+    from agent.cli.views.history_table import documents, table
+
+    async def read() -> tuple[Rollout, ...]:
+        async with open_session(access) as session:
+            return (await read_history(session.client, session.app))[-limit:]
+
+    found = asyncio.run(read())
+    if access.as_json:
+        typer.echo(json.dumps(documents(found)))
+    elif not found:
+        typer.echo("no rollout is recorded")
+    else:
+        console().print(table(found))
+
+
+@spread
+def show(access: Access, generation: Generation = None) -> None:
+    """Show one rollout: each change with who and why, how long each phase took, and log lines of what failed."""
+    import asyncio
+
+    from agent.cli.commands.show import read
+    from agent.cli.views.fleet_table import console
+    from agent.cli.views.history_table import document, timeline
+
+    found, members = asyncio.run(read(access, generation))
+    if access.as_json:
+        typer.echo(json.dumps(document(found, members)))
+    else:
+        console().print(timeline(found, members))
+
+
+@spread
+def nodes(access: Access) -> None:
+    """List the agents: alive or not, their version, who coordinates, and whose report counts."""
+    import asyncio
+
+    from agent.adapters.consul.fleet_snapshot import Look, look
+    from agent.cli.connect import open_session
+    from agent.cli.views.fleet_table import console
+    from agent.cli.views.nodes import documents, nodes_of, render
+
+    async def read() -> Look:
+        async with open_session(access) as session:
+            return await look(session.client, session.app)
+
+    seen = asyncio.run(read())
+    found = nodes_of(seen)
+    if access.as_json:
+        typer.echo(json.dumps(documents(found)))
+        return
+    console().print(render(found) if found else f"no agent of {seen.app} is known", crop=False)
+    for note in seen.notes:
+        typer.echo(f"! {note}")
+
+
+@spread
+def doctor(
+    access: Access,
+    fleet: Annotated[bool, typer.Option("--fleet", help="The fleet, by Consul, in place of this host.")] = False,
+) -> None:
+    """Look at all that this host's agent depends on, or at the fleet; exit code 1 if something must be mended."""
+    from agent.cli.commands.doctor import show as show_host
+    from agent.cli.commands.doctor import show_fleet
+
+    if fleet:
+        is_well = show_fleet(access)
+    else:
+        from agent.config import load
+
+        is_well = show_host(load(access.config), as_json=access.as_json)
+    if not is_well:
+        raise typer.Exit(1)
+
+
+@spread
+def init(
+    access: Access,
+    name: Annotated[str, typer.Argument(metavar="APP", help="Name of the app: its root in Consul.")],
+    print_only: Annotated[bool, typer.Option("--print", help="Only show what would be created.")] = False,
+) -> None:
+    """Create the ACL policies an app needs in Consul; no key and no token."""
+    import asyncio
+    from dataclasses import replace
+
+    from agent.cli.commands import init as creating
+    from agent.core.model.names import parse_app
+
+    try:
+        app = parse_app(name)
+    except ValueError as exc:
+        raise typer.BadParameter(str(exc), param_hint="APP") from exc
+    if print_only:
+        creating.show(app, as_json=access.as_json)
+        return
+    asyncio.run(creating.create(replace(access, app=app)))

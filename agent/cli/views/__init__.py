@@ -1,0 +1,1 @@
+"""Pure renderings: what was read, as tables, text or JSON."""

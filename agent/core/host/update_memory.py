@@ -1,0 +1,185 @@
+"""Fold what was just seen into the memory: new tenants, ended jobs, states HAProxy holds."""
+
+from agent.core.host.desired import AsItIs, Desired, Want
+from agent.core.host.memory import Failure, Memory, PulledImage, SlotMemory
+from agent.core.host.observed import Container, JobKind, JobResult, Observed, Proxy, Unavailable
+from agent.core.model.names import Digest, ImageReference, SlotName
+from agent.core.model.states import AdminState
+
+PRUNE_AGAIN_S = 3600.0
+RESTARTS_FORGIVEN_AFTER_S = 60.0
+"""A container that has run this long starts its back-off anew."""
+
+
+def wants_of(desired: Desired) -> tuple[Want, ...]:
+    """Return every wish in *desired*, the served one first."""
+    serve = desired.serve
+    first = serve if isinstance(serve, Want) else serve.newcomer if isinstance(serve, AsItIs) else None
+    return tuple(want for want in (first, desired.hold, desired.taken_back) if want is not None)
+
+
+def recall(memory: Memory, observed: Observed, desired: Desired, now: float) -> Memory:
+    """
+    Return the memory with this look folded in.
+
+    Idempotent, apart from the job results, which each belong to one look only.
+    """
+    wants = wants_of(desired)
+    memory = _with_results(memory, observed, wants, now)
+    tenants = {} if isinstance(observed.containers, Unavailable) else tenants_of(observed.containers)
+    strangers = {slot for slot, tenant in tenants.items() if memory.slot(slot).container != tenant.id}
+    if not isinstance(observed.containers, Unavailable):
+        memory = _with_tenants(memory, tenants, now)
+    if not isinstance(observed.proxy, Unavailable):
+        memory = _with_states(memory, observed.proxy)
+        for slot in strangers:
+            if _has_served_unseen(observed.proxy, tenants, slot):
+                memory = memory.with_slot(slot, served=True, staged=True)
+    keys = {want.key for want in wants}
+    return memory.but(
+        failures={key: failure for key, failure in memory.failures.items() if key in keys},
+        resolved={key: digest for key, digest in memory.resolved.items() if key in keys},
+    )
+
+
+def with_clocks_held(memory: Memory, now: float) -> Memory:
+    """Begin the deadlines of checks anew: nobody could look, so nobody can say that a release is not healthy."""
+    for slot in SlotName:
+        if memory.slot(slot).checking_since is not None:
+            memory = memory.with_slot(slot, checking_since=now)
+    return memory
+
+
+def tenants_of(containers: tuple[Container, ...]) -> dict[SlotName, Container]:
+    """Return the container that counts in each slot: a running one first, then the newest."""
+    ordered = sorted(containers, key=lambda container: (container.is_running, container.tenancy, container.id))
+    return {container.slot: container for container in ordered}
+
+
+def _with_tenants(memory: Memory, tenants: dict[SlotName, Container], now: float) -> Memory:
+    for slot in SlotName:
+        known, tenant = memory.slot(slot), tenants.get(slot)
+        if tenant is None:
+            blank = SlotMemory(admin=known.admin, checking_since=_attempt_begun(known))
+            memory = memory.but(slots={**memory.slots, slot: blank})
+            continue
+        if known.container != tenant.id:
+            fresh = SlotMemory(container=tenant.id, admin=known.admin, checking_since=_attempt_begun(known))
+            memory = memory.but(slots={**memory.slots, slot: fresh})
+        memory = _with_run(memory, tenant, now)
+    highest = max((container.tenancy for container in tenants.values()), default=0)
+    return memory.but(tenancy=max(memory.tenancy, highest))
+
+
+def _has_served_unseen(proxy: Proxy, tenants: dict[SlotName, Container], slot: SlotName) -> bool:
+    """
+    Tell a release that visitors hold from a staged one when the journal is gone.
+
+    Drained beside a newer one that serves, it served before that one did: a release is staged into the other slot.
+    """
+    newer = tenants.get(slot.other)
+    if newer is None or proxy.servers[slot.other].admin is not AdminState.READY:
+        return False
+    return proxy.servers[slot].admin is AdminState.DRAIN and tenants[slot].tenancy < newer.tenancy
+
+
+def _attempt_begun(known: SlotMemory) -> float | None:
+    """Keep the start of a check that was begun for a container not yet seen."""
+    return known.checking_since if known.container is None else None
+
+
+def _with_run(memory: Memory, tenant: Container, now: float) -> Memory:
+    known = memory.slot(tenant.slot)
+    if not tenant.is_running:
+        return memory.with_slot(tenant.slot, running_since=None, started_at="")
+    if known.running_since is None or known.started_at != tenant.started_at:
+        return memory.with_slot(tenant.slot, running_since=now, started_at=tenant.started_at, restart_at=None)
+    if known.restarts and now - known.running_since >= RESTARTS_FORGIVEN_AFTER_S:
+        return memory.with_slot(tenant.slot, restarts=0)
+    return memory
+
+
+def _with_states(memory: Memory, proxy: Proxy) -> Memory:
+    """Adopt the states HAProxy holds, unless another worker answers: then they are what was lost."""
+    if memory.worker not in (None, proxy.worker):
+        return memory
+    for slot, server in proxy.servers.items():
+        ready = server.admin is AdminState.READY
+        known = memory.slot(slot)
+        memory = memory.with_slot(
+            slot,
+            admin=server.admin,
+            served=known.served or (ready and known.container is not None),
+            staged=known.staged or (ready and known.container is not None),
+            drain_since=None if ready else known.drain_since,
+            leave_since=None if ready else known.leave_since,
+            cut=known.cut and not ready,
+        )
+    return memory.but(worker=proxy.worker, gate=proxy.gate)
+
+
+def _with_results(memory: Memory, observed: Observed, wants: tuple[Want, ...], now: float) -> Memory:
+    for want in wants:
+        digest = observed.images.get(want.reference)
+        if digest is not None and want.key not in memory.resolved:
+            memory = _resolved(memory, want.key, digest)
+    for result in observed.results:
+        memory = _with_result(memory, result, wants, now)
+    return memory
+
+
+def _with_result(memory: Memory, result: JobResult, wants: tuple[Want, ...], now: float) -> Memory:
+    match result.kind:
+        case JobKind.RUN if not result.error:
+            return memory.with_slot(SlotName(result.key), checking_since=now, container=None)
+        case JobKind.PRUNE:
+            return _with_pruned(memory, result, now)
+        case JobKind.PULL if not result.error:
+            return _with_pulled(memory, result)
+        case JobKind.PULL:
+            for want in wants:
+                if want.reference == result.key:
+                    memory = _failed(memory, want.key, result, now)
+            return memory
+        case JobKind.RUN:
+            return _failed(memory, result.wish, result, now)
+        case JobKind.STOP if result.wish in memory.failures and result.lines:
+            failure = memory.failures[result.wish].but(lines=result.lines)
+            return memory.but(failures={**memory.failures, result.wish: failure})
+        case _:
+            return memory
+
+
+def _with_pulled(memory: Memory, result: JobResult) -> Memory:
+    """Move an image of ours to the end of the list, or put a new one there."""
+    digest = Digest(result.digest)
+    if not result.is_new_image and all(image.digest != digest for image in memory.pulled):
+        return memory
+    others = tuple(image for image in memory.pulled if image.digest != digest)
+    return memory.but(pulled=(*others, PulledImage(reference=ImageReference(result.key), digest=digest)))
+
+
+def _with_pruned(memory: Memory, result: JobResult, now: float) -> Memory:
+    """Forget an image that was removed; try again later where Docker refused."""
+    images = tuple(
+        image.but(retry_at=now + PRUNE_AGAIN_S) if image.digest == result.key and result.error else image
+        for image in memory.pulled
+        if result.error or image.digest != result.key
+    )
+    return memory.but(pulled=images)
+
+
+def _resolved(memory: Memory, key: str, digest: Digest) -> Memory:
+    return memory.but(resolved={**memory.resolved, key: digest})
+
+
+def _failed(memory: Memory, key: str, result: JobResult, now: float) -> Memory:
+    failure = Failure(reason=result.error, lines=result.lines, at=now, transient=result.transient)
+    return with_failure(memory, key, failure)
+
+
+def with_failure(memory: Memory, key: str, failure: Failure) -> Memory:
+    """Note one more failed attempt of a wish."""
+    before = memory.failures.get(key)
+    counted = failure.but(attempts=(before.attempts if before else 0) + 1)
+    return memory.but(failures={**memory.failures, key: counted})

@@ -1,0 +1,1 @@
+"""The vocabulary: names, keys, documents and states that everybody shares. Imports nothing else of ours."""

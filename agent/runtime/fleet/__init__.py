@@ -1,0 +1,1 @@
+"""The loop of one coordinator: lead, watch the fleet, advance the rollout."""

@@ -1,0 +1,1 @@
+"""The loop of one app on one host: observe, decide, apply, report."""
