@@ -9,11 +9,11 @@ import typer
 from rich.console import Console
 
 from infra.aws import Aws
+from infra.cloudformation import Proposal, Stack
 from infra.config import StackConfig, load
+from infra.dns_records import Zone
 from infra.errors import AwsError, ConfigError, InfraError
 from infra.machine.commands import machine
-from infra.records import Zone
-from infra.stacks import Proposal, Stack
 
 cli = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, help="The AWS stack that Tidegate's hosts run in."
@@ -38,7 +38,7 @@ def render(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write it here.")] = None,
 ) -> None:
     """Print the CloudFormation template, or write it to a file."""
-    from infra import stack  # noqa: PLC0415 - heavy
+    from infra.template import stack  # noqa: PLC0415 - troposphere is slow to import
 
     text = stack.render(load(env))
     if out is None:
@@ -132,7 +132,7 @@ def destroy(
     confirm: Annotated[str | None, typer.Option("--confirm", help="The stack's name, instead of typing it.")] = None,
 ) -> None:
     """Delete the stack: hosts leave, names and secrets are swept, then everything goes."""
-    from infra.teardown import tear_down  # noqa: PLC0415
+    from infra.destroy import tear_down  # noqa: PLC0415
 
     target = _stack(load(env), stack, region).identified()
     if confirm is None:
@@ -161,7 +161,7 @@ def _zone(stack: Stack) -> Zone:
 
 
 def _propose(config: StackConfig, stack: Stack, values: list[str] | None) -> Proposal | None:
-    from infra import stack as stacks  # noqa: PLC0415 - heavy
+    from infra.template import stack as stacks  # noqa: PLC0415 - troposphere is slow to import
 
     made: dict[str, str] = {}
     known = stacks.build(config).to_dict()["Parameters"]

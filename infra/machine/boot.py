@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from infra.aws import Aws, calling, patiently
+from infra.dns_records import Server, Zone
 from infra.errors import AwsError, InfraError
 from infra.machine import tls, vault
 from infra.machine.consul import NOT_KNOWN, ConsulError, ConsulServer
 from infra.machine.files import File, Machine, ServerSecrets, WebSecrets, server_files, web_files
 from infra.machine.vault import Vault
-from infra.records import Server, Zone
 
 SECRETS_DEADLINE_S = 600.0
 QUORUM_DEADLINE_S = 600.0

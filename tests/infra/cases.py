@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.config import App, Network, StackConfig, Web, load
-from infra.stack import build
+from infra.template.stack import build
 
 ROOT = Path(__file__).parents[2]
 Template = dict[str, Any]

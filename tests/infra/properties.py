@@ -8,7 +8,7 @@ import json
 import re
 
 from infra.config import ALB_IDLE_S
-from infra.stack import LIMIT_BYTES
+from infra.template.stack import LIMIT_BYTES
 from tests.infra.cases import ROOT, Template
 from tests.infra.reading import groups, id_of, launch_data, of_type, references, seconds, statements
 

@@ -8,8 +8,8 @@ import pytest
 from botocore.stub import Stubber
 
 from infra.aws import patiently
+from infra.dns_records import Change, Record, Server, StaleError, Zone, apply
 from infra.errors import AwsBusyError
-from infra.records import Change, Record, Server, StaleError, Zone, apply
 from tests.infra.conftest import IMAGE, REGION
 
 pytestmark = [pytest.mark.infra, pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("aws")]

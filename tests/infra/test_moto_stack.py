@@ -11,12 +11,12 @@ from typer.testing import CliRunner, Result
 
 from infra.aws import Aws
 from infra.cli import cli
+from infra.cloudformation import Stack
 from infra.config import load
+from infra.destroy import tear_down
+from infra.dns_records import Zone
 from infra.errors import AwsError, InfraError
-from infra.records import Zone
-from infra.stack import render
-from infra.stacks import Stack
-from infra.teardown import tear_down
+from infra.template.stack import render
 from tests.infra.cases import ROOT
 from tests.infra.conftest import REGION
 

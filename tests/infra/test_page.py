@@ -8,7 +8,7 @@ import pytest
 from infra import cost
 from infra.config import StackConfig, Web, environments, load
 from infra.errors import ConfigError
-from infra.stack import render
+from infra.template.stack import render
 from tests.infra.cases import ROOT
 
 PAGE = (ROOT / "docs" / "infrastructure.md").read_text()

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra.config import App, Consul, Network, StackConfig, Web
-from infra.stack import build
+from infra.template.stack import build
 from tests.infra import properties as the
 from tests.infra.cases import CASES, Template, template
 

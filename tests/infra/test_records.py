@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.records import Change, Record, Server, changes, desired
+from infra.dns_records import Change, Record, Server, changes, desired
 
 BEGAN = datetime(2026, 11, 22, tzinfo=UTC)
 DOMAIN = "cs90"

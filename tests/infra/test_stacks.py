@@ -10,8 +10,8 @@ import pytest
 from botocore.stub import Stubber
 
 from infra.aws import Aws
+from infra.cloudformation import Proposal, Stack
 from infra.errors import AwsError
-from infra.stacks import Proposal, Stack
 from tests.infra.conftest import REGION
 
 pytestmark = [pytest.mark.infra, pytest.mark.usefixtures("credentials")]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from infra.config import load
-from infra.stack import build, render
+from infra.template.stack import build, render
 from tests.infra.cases import CASES, ROOT
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"

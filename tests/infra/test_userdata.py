@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from infra.compute import user_data
+from infra.template.compute import user_data
 from tests.cluster.machines import _base
 from tests.infra.cases import CASES, template
 from tests.infra.reading import of_type

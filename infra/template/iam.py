@@ -6,7 +6,7 @@ from typing import Any
 from troposphere import AWSObject, Ref, StackId, Sub, iam
 
 from infra.config import App, StackConfig
-from infra.dns import Dns
+from infra.template.dns import Dns
 
 WEB_GROUP, CONSUL_GROUP = "WebHosts", "ConsulServers"
 """Logical names of the auto-scaling groups; policies name them by pattern, as a reference would be a cycle."""

@@ -6,9 +6,9 @@ from troposphere import AWSObject, GetAtt, If, Ref, StackName, Sub, Tags
 from troposphere import elasticloadbalancingv2 as elb
 
 from infra.config import ALB_IDLE_S, StackConfig
-from infra.network import Network
-from infra.parameters import HAS_CERTIFICATE
-from infra.security import WEB_PORT, Security
+from infra.template.network import Network
+from infra.template.parameters import HAS_CERTIFICATE
+from infra.template.security import WEB_PORT, Security
 
 DEREGISTRATION_S = 30
 HEALTH_INTERVAL_S, HEALTH_TIMEOUT_S, HEALTH_COUNT = 5, 3, 2

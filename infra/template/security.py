@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from troposphere import AWSObject, GetAtt, Ref, Sub, Tags, ec2
 
 from infra.config import StackConfig
-from infra.network import Network
-from infra.parameters import HAS_CERTIFICATE
+from infra.template.network import Network
+from infra.template.parameters import HAS_CERTIFICATE
 
 CONSUL_RPC, CONSUL_GOSSIP = 8300, 8301
 WEB_PORT = 80

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 from infra.aws import calling
+from infra.cloudformation import Stack
+from infra.dns_records import Zone
 from infra.errors import AwsError
-from infra.records import Zone
-from infra.stacks import Stack
 
 EMPTY_DEADLINE_S = 1200.0
 """Above the time the leave hooks have."""

@@ -8,11 +8,11 @@ from troposphere import AWSObject, Base64, GetAtt, Ref, StackName, Sub, ec2
 from troposphere import autoscaling as asg
 from troposphere.policies import AutoScalingRollingUpdate, CreationPolicy, ResourceSignal, UpdatePolicy
 
-from infra.balancer import Balancer
 from infra.config import StackConfig, Tier
-from infra.iam import CONSUL_GROUP, WEB_GROUP, Roles
-from infra.network import Network
-from infra.security import Security
+from infra.template.balancer import Balancer
+from infra.template.iam import CONSUL_GROUP, WEB_GROUP, Roles
+from infra.template.network import Network
+from infra.template.security import Security
 
 LAUNCH_HOOK, LEAVE_HOOK = "serving", "leave"
 CONSUL_LEAVE_S = 180

@@ -5,11 +5,11 @@ from typing import Any
 
 from troposphere import Join, Output, Ref, Sub, Template, ssm
 
-from infra import balancer, compute, dns, iam, network, security
-from infra.balancer import url
-from infra.compute import LAUNCH_HOOK, LEAVE_HOOK
 from infra.config import StackConfig
-from infra.parameters import conditions, interface, parameters
+from infra.template import balancer, compute, dns, iam, network, security
+from infra.template.balancer import url
+from infra.template.compute import LAUNCH_HOOK, LEAVE_HOOK
+from infra.template.parameters import conditions, interface, parameters
 
 LIMIT_BYTES = 51_200
 """What ``--template-body`` takes."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from troposphere import AWSObject, Ref, Region, Sub, logs, route53
 
 from infra.config import StackConfig
-from infra.network import Network
+from infra.template.network import Network
 
 
 @dataclass(frozen=True, slots=True)
