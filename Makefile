@@ -11,8 +11,8 @@ FULL_BUDGET_S ?= 3000
 export TIDEGATE_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tidegate
 export KEEP
 
-STAGES := $(PY) -m tests.lab.stages --budget-s $(TEST_BUDGET_S)
-WITH_DOCKER := tests/lab/with-docker.sh $(PY) -m tests.lab.with_docker
+STAGES := $(PY) -m tests.stages --budget-s $(TEST_BUDGET_S)
+WITH_DOCKER := cluster/setup/with-docker.sh $(PY) -m cluster.servers.with_docker
 PYTEST_UNIT := $(PY) -m pytest -q -n 2 -m "not real and not full and not infra and not fleet"
 # Fleets in virtual time: all processor, no servers.
 PYTEST_FLEET := $(PY) -m pytest -q -n 2 -m "fleet and not full"
@@ -32,25 +32,25 @@ help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install what is missing for demo and test (both do this first)
-	@tests/lab/setup.sh
+	@cluster/setup/setup.sh
 
 venv:
-	@tests/lab/setup.sh venv
+	@cluster/setup/setup.sh venv
 
 demo: setup ## deploy to three hosts under traffic and print the verdict; KEEP=1 leaves it running
-	@tests/lab/with-docker.sh $(PY) -m tests.cluster.demo
+	@cluster/setup/with-docker.sh $(PY) -m cluster.demo.fleet
 
 demo-host: setup ## the same on one host, without machines of its own: quicker
-	@tests/lab/with-docker.sh $(PY) -m tests.lab.demo
+	@cluster/setup/with-docker.sh $(PY) -m cluster.demo.one_host
 
 cluster: setup ## bring up the local cluster, N=3 hosts, and say how to use it
-	@tests/lab/with-docker.sh $(PY) -m tests.cluster up $(or $(N),3)
+	@cluster/setup/with-docker.sh $(PY) -m cluster up $(or $(N),3)
 
 cluster-scale: venv ## have N hosts in the cluster while it runs
-	@tests/lab/with-docker.sh $(PY) -m tests.cluster scale $(or $(N),3)
+	@cluster/setup/with-docker.sh $(PY) -m cluster scale $(or $(N),3)
 
 cluster-down: venv ## remove the cluster
-	@tests/lab/with-docker.sh $(PY) -m tests.cluster down
+	@cluster/setup/with-docker.sh $(PY) -m cluster down
 
 check: venv ## format, lint, types, import layers, unit tests (under 90 s, no servers)
 	@.venv/bin/ruff format --check .
@@ -66,15 +66,15 @@ test: setup ## check, then everything on the real servers
 		'cluster=$(WITH_DOCKER) $(PYTEST_CLUSTER)'
 
 test-all: test ## test, then the long runs
-	@$(PY) -m tests.lab.stages --budget-s $(FULL_BUDGET_S) \
+	@$(PY) -m tests.stages --budget-s $(FULL_BUDGET_S) \
 		'full=$(WITH_DOCKER) env HYPOTHESIS_PROFILE=random $(PYTEST_FULL)'
 
 simulate: venv ## simulate rollouts under faults: SEEDS=300, from FIRST=0, on HOSTS hosts; the last line is JSON
 	@$(PY) -m tests.fleet.simulate --seeds $(or $(SEEDS),300) --first $(or $(FIRST),0) $(if $(HOSTS),--hosts $(HOSTS))
 
 bench: ## measure speed and memory
-	@tests/lab/setup.sh bench
-	@tests/lab/with-docker.sh $(PY) -m tests.bench
+	@cluster/setup/setup.sh bench
+	@cluster/setup/with-docker.sh $(PY) -m bench
 
 clean: ## remove caches and the virtual environment (not what was installed)
 	@rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,8 +1,8 @@
 """
-The lab's servers as fixtures; a server that cannot be had fails the tests that need it, with the reason.
+Real servers as fixtures; a server that cannot be had fails the tests that need it, with the reason.
 
 Those of the session are shared: a test takes an `app_name` of its own there, and a server of its own
-(`tests.lab`) to kill, freeze or fill one.
+(`cluster.servers`) to kill, freeze or fill one.
 """
 
 import os
@@ -16,11 +16,11 @@ import pytest
 import pytest_asyncio
 from hypothesis import settings
 
-from tests.lab.consul import ConsulServer, consul_server
-from tests.lab.dockerd import DockerDaemon, docker_daemon
-from tests.lab.images import Images
-from tests.lab.ports import free_port
-from tests.lab.registry import Registry, registry
+from cluster.servers.consul import ConsulServer, consul_server
+from cluster.servers.dockerd import DockerDaemon, docker_daemon
+from cluster.servers.images import Images
+from cluster.servers.ports import free_port
+from cluster.servers.registry import Registry, registry
 
 # The same examples at each run, so that a change is judged by what it changes; `make test-all` draws new ones.
 settings.register_profile("steady", derandomize=True)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import pytest_asyncio
 
-from tests.cluster.cluster import Cluster, make
-from tests.cluster.settings import AppPlan
-from tests.cluster.story import WEBS, ClusterStory, Shelf, at_rest
-from tests.lab.dockerd import DockerDaemon
+from cluster.cluster import Cluster, make
+from cluster.scenarios.cluster import WEBS, ClusterStory, Shelf, at_rest
+from cluster.servers.dockerd import DockerDaemon
+from cluster.settings import AppPlan
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from tests.cluster.cluster import Cluster
-from tests.cluster.machine import Machine, until_ready
+from cluster.cluster import Cluster
+from cluster.machine import Machine, until_ready
 
 Deed = Callable[[Cluster, Machine], Awaitable[object]]
 

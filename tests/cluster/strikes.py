@@ -6,12 +6,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cluster.machine import Machine
+from cluster.scenarios.cluster import ClusterStory
+from cluster.servers.fleet import Said
+from cluster.traffic.record import Outcome
+from cluster.traffic.verdict import Verdict
 from tests.cluster.faults import Disaster
-from tests.cluster.machine import Machine
-from tests.cluster.story import ClusterStory
-from tests.lab.fleet import Said
-from tests.lab.traffic_record import Outcome
-from tests.lab.verdict import Verdict
 
 NOTICED_S = 0.3
 """What was sent this long after a host had died may still have been on its way there."""

@@ -8,10 +8,10 @@ import sys
 
 import pytest
 
-from tests.cluster.demo import commit_of, durations
-from tests.cluster.machines import ROOT
+from cluster.demo.fleet import commit_of, durations
+from cluster.machine_images import ROOT
+from cluster.servers.fleet import Command, Said
 from tests.host.test_demo import KEYS
-from tests.lab.fleet import Command, Said
 
 HISTORY = [
     {"from": "ready", "to": "switching", "at": "2026-01-01T00:00:00+00:00"},
@@ -38,8 +38,8 @@ def test_the_switch_counts_from_the_last_commit() -> None:
 
 FALLING_BACK = """
 from tests.cluster import demo
-from tests.cluster.cluster import Cluster
-from tests.lab.tools import LabError
+from cluster.cluster import Cluster
+from cluster.servers.tools import LabError
 
 async def power_up(*_):
     raise LabError("systemd does not start in a container here")
@@ -55,7 +55,7 @@ demo.main()
 @pytest.mark.timeout(500)
 async def test_the_demo_of_the_fleet_loses_nothing_and_refuses_the_bad_image() -> None:
     """From nothing to the verdict: exit status 0, and the promised last line."""
-    said = await _played("-m", "tests.cluster.demo", deadline_s=450)
+    said = await _played("-m", "cluster.demo.fleet", deadline_s=450)
     told = json.loads(said.out.splitlines()[-1])
     assert list(told) == [*KEYS, "hosts", "skew_s"]
     assert told["hosts"] == 3

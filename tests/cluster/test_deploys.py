@@ -10,12 +10,12 @@ import pytest
 
 from agent.adapters.consul.policies import Role
 from agent.core.model.record import Phase
+from cluster.machine import Machine, until_ready
+from cluster.machine_images import build_wheel, ship
+from cluster.scenarios.cluster import WEBS, ClusterStory, Shelf
+from cluster.traffic.record import Outcome
+from cluster.traffic.verdict import Verdict
 from tests.cluster.conftest import Town
-from tests.cluster.machine import Machine, until_ready
-from tests.cluster.machines import build_wheel, ship
-from tests.cluster.story import WEBS, ClusterStory, Shelf
-from tests.lab.traffic_record import Outcome
-from tests.lab.verdict import Verdict
 
 pytestmark = [
     pytest.mark.real,

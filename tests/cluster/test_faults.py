@@ -8,11 +8,11 @@ import pytest
 
 from agent.core.model.record import Phase
 from agent.core.rollout.decision import Decision
+from cluster.machine import Machine, until_ready
+from cluster.scenarios.cluster import ClusterStory, Shelf
+from cluster.servers.process import eventually
 from tests.cluster.faults import DISASTERS, SCENES, Disaster, Scene
-from tests.cluster.machine import Machine, until_ready
-from tests.cluster.story import ClusterStory, Shelf
 from tests.cluster.strikes import Strike, nothing_lost, suffer
-from tests.lab.process import eventually
 
 pytestmark = [
     pytest.mark.real,

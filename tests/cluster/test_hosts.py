@@ -6,11 +6,11 @@ import re
 import pytest
 
 from agent.core.model.record import Phase
-from tests.cluster.machine import PAUSE_S, Machine, until_ready
-from tests.cluster.settings import web_files
-from tests.cluster.story import LASTING, ClusterStory, Shelf, image_of
-from tests.fleet_real.story import version_of
-from tests.lab.process import eventually
+from cluster.machine import PAUSE_S, Machine, until_ready
+from cluster.scenarios.cluster import LASTING, ClusterStory, Shelf, image_of
+from cluster.scenarios.fleet import version_of
+from cluster.servers.process import eventually
+from cluster.settings import web_files
 
 pytestmark = [
     pytest.mark.real,

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 
-from tests.lab.consul import ConsulServer, consul_server
+from cluster.servers.consul import ConsulServer, consul_server
 
 
 class RealConsul:

@@ -25,9 +25,9 @@ from agent.core.model.names import (
 )
 from agent.core.model.release import Release
 from agent.core.model.spec import LABEL_PREFIX, RunSpec
+from cluster.servers.dockerd import DockerDaemon
+from cluster.servers.tools import tool
 from tests.contract.fakes.docker import FakeContainer, FakeDaemon, FakeDocker, Program
-from tests.lab.dockerd import DockerDaemon
-from tests.lab.tools import tool
 
 NODE = NodeName("web-1.example")
 LOOP = "while :; do busybox sleep 0.05; done"

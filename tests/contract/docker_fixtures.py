@@ -7,8 +7,8 @@ import pytest
 import pytest_asyncio
 
 from agent.core.model.names import parse_digest, parse_reference
+from cluster.servers.dockerd import DockerDaemon
 from tests.contract.docker_bench import AnyDocker, Bench, FakeBench, RealBench, RealImage, build, make_app
-from tests.lab.dockerd import DockerDaemon
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session", name="real_image")

@@ -14,12 +14,12 @@ from agent.core.model.app import App, Knobs
 from agent.core.model.names import Pin, SlotName
 from agent.core.model.states import AdminState
 from agent.provision.haproxy_config import ProxyOptions, render
+from cluster.servers.haproxy import Haproxy
+from cluster.servers.ports import free_port
+from cluster.servers.process import eventually
+from cluster.traffic.http import Connection, Head
 from tests.contract.fakes.haproxy import FakeHaproxy
 from tests.contract.haproxy_backend import Backend
-from tests.lab.haproxy import Haproxy
-from tests.lab.ports import free_port
-from tests.lab.process import eventually
-from tests.lab.traffic_http import Connection, Head
 
 BLUE, GREEN = SlotName.BLUE, SlotName.GREEN
 BLUE_PIN, GREEN_PIN = Pin("b" * 12), Pin("c" * 12)

@@ -12,7 +12,7 @@ from agent.adapters.consul.kv import ConsulClient
 from agent.adapters.consul.transport import TokenSource
 from agent.cli.main import cli
 from agent.core.model.errors import ConsulForbiddenError
-from tests.lab.consul import ConsulServer
+from cluster.servers.consul import ConsulServer
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 

@@ -24,7 +24,7 @@ from agent.core.rollout.commands import Signature, deploy, pause
 from agent.core.rollout.decision import Request
 from agent.core.rollout.fleet import Fleet
 from agent.core.rollout.strategy import Strategy
-from tests.lab.consul import ConsulServer
+from cluster.servers.consul import ConsulServer
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 NODE = parse_node("fenced-1")

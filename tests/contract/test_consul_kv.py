@@ -13,10 +13,10 @@ from agent.adapters.consul.wire import Op, TxnConflict, TxnDenied, TxnDone, Verb
 from agent.core.model.errors import ConsulForbiddenError, ConsulUnavailableError, PermanentError
 from agent.core.model.keys import KeyValue
 from agent.core.model.names import AppName
+from cluster.servers.consul import consul_server
 from tests.contract.consul_real import RealConsul
 from tests.contract.consul_suite import BOTH, Server, new_app, server_of
 from tests.contract.fakes.consul import running as fake_running
-from tests.lab.consul import consul_server
 
 
 @pytest.fixture(scope="module")

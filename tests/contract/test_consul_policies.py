@@ -24,7 +24,7 @@ from agent.adapters.consul.wire import Op, TxnDenied, Verb
 from agent.core.model import keys
 from agent.core.model.errors import ConsulForbiddenError
 from agent.core.model.names import AppName, parse_app, parse_node
-from tests.lab.consul import ConsulServer
+from cluster.servers.consul import ConsulServer
 
 NODE = parse_node("web-1")
 ALL = frozenset(Role)

@@ -11,10 +11,10 @@ from agent.core.model.errors import FatalError
 from agent.provision.consul_config import ConsulPlan, Secrets, render
 from agent.provision.consul_program import consul_version, validate
 from agent.provision.render_consul import write
+from cluster.servers.ports import free_port
+from cluster.servers.process import ServerProcess, eventually, listens
+from cluster.servers.tools import run, tool
 from tests.core.test_consul_config import CLIENT, SERVER
-from tests.lab.ports import free_port
-from tests.lab.process import ServerProcess, eventually, listens
-from tests.lab.tools import run, tool
 
 pytestmark = [pytest.mark.real, pytest.mark.asyncio]
 

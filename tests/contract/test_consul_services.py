@@ -31,9 +31,9 @@ from agent.adapters.consul.transport import TokenSource
 from agent.adapters.consul.wire import Op, TxnConflict, TxnDone, Verb
 from agent.core.model.errors import ConsulForbiddenError
 from agent.core.model.names import parse_app, parse_node
+from cluster.servers.consul import consul_server
 from tests.contract.consul_real import RealConsul, real_running
 from tests.contract.consul_suite import new_app
-from tests.lab.consul import consul_server
 
 NODE = parse_node("web-3.example")
 

@@ -14,9 +14,9 @@ from agent.core.model.errors import ConsulForbiddenError, ConsulUnavailableError
 from agent.core.model.keys import Forbidden, Known
 from agent.core.model.names import parse_app
 from agent.registration import make_consul
+from cluster.servers.certificates import Certificates, make_certificates
+from cluster.servers.consul import ConsulServer, consul_server
 from tests.contract.consul_suite import watching
-from tests.lab.certificates import Certificates, make_certificates
-from tests.lab.consul import ConsulServer, consul_server
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 APP = parse_app("shop")

@@ -11,11 +11,11 @@ from aiohttp import web
 from agent.adapters.consul.kv import Block, ConsulClient
 from agent.adapters.consul.transport import TokenSource, parse_address
 from agent.core.model.errors import ConsulForbiddenError, ConsulUnavailableError, PermanentError
+from cluster.servers.ports import free_port
+from cluster.servers.tools import run
 from tests.contract.fakes.consul import FakeConsul
 from tests.contract.fakes.consul import running as fake_running
 from tests.contract.fakes.consul_faults import Fault
-from tests.lab.ports import free_port
-from tests.lab.tools import run
 
 
 @pytest.fixture

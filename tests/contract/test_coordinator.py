@@ -25,12 +25,12 @@ from agent.core.rollout.strategy import Strategy
 from agent.runtime.fleet.coordinator import Coordinator
 from agent.runtime.fleet.leader import Leader, Terms
 from agent.runtime.wake import Wake
+from cluster.servers.process import eventually
 from tests.contract.consul_suite import BOTH, new_app, server_of
 from tests.contract.fakes.consul import FakeConsul
 from tests.contract.fakes.consul_faults import Fault
 from tests.contract.puppets import Puppet, Stage
 from tests.contract.test_consul_fleet import BY, Town
-from tests.lab.process import eventually
 
 QUICK = Terms(ttl_s=10, renew_s=0.3, fence_s=1.0, wait_s=1.0, jitter_s=0.05, retry_s=0.1)
 STRATEGY = Strategy(bake_time=0.0, drain_idle=1.0, drain_timeout=30.0, progress_deadline=20.0, min_healthy_time=0.5)

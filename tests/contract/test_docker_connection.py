@@ -14,8 +14,8 @@ from agent.adapters.docker.adapter import DockerAdapter
 from agent.adapters.docker.pull import PullProgress
 from agent.core.model.errors import DockerUnavailableError, ImagePullError
 from agent.core.model.names import NodeName, parse_reference
+from cluster.servers.dockerd import DockerDaemon
 from tests.contract.docker_bench import make_app
-from tests.lab.dockerd import DockerDaemon
 
 pytestmark = pytest.mark.real
 

@@ -11,6 +11,7 @@ from agent.core.model.errors import AddressTakenError, DockerRefusedError, Perma
 from agent.core.model.names import NodeName, SlotName, parse_digest, parse_reference
 from agent.core.model.release import Release
 from agent.core.model.spec import RunSpec
+from cluster.servers.process import eventually
 from tests.contract.docker_bench import (
     CODE,
     CRASH,
@@ -25,7 +26,6 @@ from tests.contract.docker_bench import (
     request,
 )
 from tests.contract.fakes.docker import Program
-from tests.lab.process import eventually
 
 pytest_plugins = ["tests.contract.docker_fixtures"]
 

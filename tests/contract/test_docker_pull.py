@@ -17,11 +17,11 @@ from agent.adapters.docker.pull import PullProgress
 from agent.core.model.errors import DockerRefusedError, DockerUnavailableError, ImagePullError, ImageRefusedError
 from agent.core.model.names import Digest, ImageReference, NodeName, parse_digest, parse_reference
 from agent.runtime.host.images import prune_image, pull_image
+from cluster.servers.dockerd import DockerDaemon
+from cluster.servers.ports import free_port
+from cluster.servers.registry import Login, Registry, registry
+from cluster.servers.stalling_proxy import Dam
 from tests.contract.docker_bench import build, make_app
-from tests.lab.dam import Dam
-from tests.lab.dockerd import DockerDaemon
-from tests.lab.ports import free_port
-from tests.lab.registry import Login, Registry, registry
 
 pytestmark = pytest.mark.real
 STALL_S = 20.0

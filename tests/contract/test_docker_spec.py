@@ -11,10 +11,10 @@ import pytest_asyncio
 from agent.core.host.observed import ContainerState
 from agent.core.model.errors import DockerRefusedError
 from agent.core.model.names import parse_digest, parse_reference
+from cluster.servers.dockerd import DockerDaemon
+from cluster.servers.process import eventually
 from tests.contract.docker_bench import POLITE, RealBench, RealImage, build, make_app, only, request, shell
 from tests.contract.fakes.docker import Program
-from tests.lab.dockerd import DockerDaemon
-from tests.lab.process import eventually
 
 
 @pytest_asyncio.fixture(name="bench")

@@ -14,6 +14,10 @@ from agent.adapters.haproxy.runtime_api import HaproxySocket
 from agent.core.model.errors import HaproxyRefusedError, HaproxyUnavailableError, PermanentError
 from agent.core.model.names import SlotName
 from agent.core.model.states import Gate
+from cluster.servers.ports import free_port
+from cluster.servers.process import eventually
+from cluster.traffic.record import RequestFailedError
+from cluster.traffic.websocket import open_websocket
 from tests.contract.haproxy_backend import Backend
 from tests.contract.haproxy_bench import (
     BLUE,
@@ -31,10 +35,6 @@ from tests.contract.haproxy_bench import (
     real_bench,
     seen,
 )
-from tests.lab.ports import free_port
-from tests.lab.process import eventually
-from tests.lab.traffic_record import RequestFailedError
-from tests.lab.websocket import open_websocket
 
 pytestmark = pytest.mark.real
 

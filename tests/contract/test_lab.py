@@ -9,14 +9,14 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.lab.consul import ConsulServer, consul_server
-from tests.lab.dockerd import DockerDaemon
-from tests.lab.haproxy import Haproxy, haproxy
-from tests.lab.images import Images
-from tests.lab.ports import free_port
-from tests.lab.process import ServerProcess, answers, eventually, listens
-from tests.lab.registry import Login, registry
-from tests.lab.tools import LabError, run
+from cluster.servers.consul import ConsulServer, consul_server
+from cluster.servers.dockerd import DockerDaemon
+from cluster.servers.haproxy import Haproxy, haproxy
+from cluster.servers.images import Images
+from cluster.servers.ports import free_port
+from cluster.servers.process import ServerProcess, answers, eventually, listens
+from cluster.servers.registry import Login, registry
+from cluster.servers.tools import LabError, run
 
 HAPROXY_CONFIG = """
 defaults
@@ -69,7 +69,7 @@ async def test_a_server_that_is_never_ready_is_ended_at_its_deadline(tmp_path: P
 async def test_a_server_dies_with_the_test_that_started_it(tmp_path: Path) -> None:
     """Even a test process that is killed leaves no server."""
     code = (
-        "import asyncio, pathlib, sys; from tests.lab.process import ServerProcess\n"
+        "import asyncio, pathlib, sys; from cluster.servers.process import ServerProcess\n"
         "async def ready(): return True\n"
         "async def main():\n"
         "    server = ServerProcess(['sleep', '60'], log=pathlib.Path(sys.argv[1]))\n"
@@ -247,7 +247,7 @@ async def test_a_daemon_of_the_labs_own_is_gone_when_it_was_used(tmp_path: Path,
     if os.geteuid() != 0:
         pytest.fail("only root may start dockerd; make test uses sudo for this")
     code = (
-        "import asyncio, pathlib, sys; from tests.lab.dockerd import started_daemon\n"
+        "import asyncio, pathlib, sys; from cluster.servers.dockerd import started_daemon\n"
         "async def main():\n"
         "    async with started_daemon(sys.argv[1], sys.argv[2:]) as daemon:\n"
         "        print(pathlib.Path(sys.argv[2].partition('=')[2]).read_text())\n"

@@ -10,8 +10,8 @@ import pytest
 
 from agent.adapters.host.probe import Prober, ProbeTarget, probe
 from agent.core.model.names import ContainerId
-from tests.lab.ports import free_port
-from tests.lab.process import eventually
+from cluster.servers.ports import free_port
+from cluster.servers.process import eventually
 
 LOOPBACK = IPv4Address("127.0.0.1")
 ID = ContainerId("1" * 64)

@@ -19,9 +19,9 @@ from agent.adapters.registry.client import Registries
 from agent.adapters.registry.reference import Repository
 from agent.core.model.errors import ImagePullError, ImageRefusedError
 from agent.core.model.names import Digest, ImageReference, parse_reference
+from cluster.servers.certificates import Certificates, make_certificates
+from cluster.servers.registry import Login, Registry, registry
 from tests.contract.registry_bench import INDEX, MANIFEST, basic, config_of, digest_of, document
-from tests.lab.certificates import Certificates, make_certificates
-from tests.lab.registry import Login, Registry, registry
 
 LOGIN = Login("ci", "pass:word")
 real = pytest.mark.real

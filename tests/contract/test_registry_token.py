@@ -13,8 +13,8 @@ from agent.adapters.registry.client import Registries
 from agent.adapters.registry.token import Challenge
 from agent.core.model.errors import ImagePullError, ImageRefusedError
 from agent.core.model.names import ImageReference, parse_reference
+from cluster.servers.ports import free_port
 from tests.contract.registry_bench import INDEX, basic, config_of, digest_of, document
-from tests.lab.ports import free_port
 
 TOKEN = "token-of-the-test"
 BODY = document(INDEX, manifests=[])

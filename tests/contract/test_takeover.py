@@ -21,10 +21,10 @@ from agent.core.rollout.decision import Request
 from agent.core.rollout.fleet import Fleet
 from agent.core.rollout.strategy import Strategy
 from agent.runtime.fleet.leader import Leader, Terms
+from cluster.servers.consul import ConsulServer
+from cluster.servers.process import eventually
 from tests.contract.consul_real import RealConsul
 from tests.contract.test_consul_fleet import BY, Town
-from tests.lab.consul import ConsulServer
-from tests.lab.process import eventually
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 TERMS = Terms(ttl_s=10)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import pytest_asyncio
 
-from tests.fleet_real.story import FleetStory
-from tests.lab.dockerd import DockerDaemon
-from tests.lab.fleet import Fleet, FleetPlan, fleet
-from tests.lab.images import Images
+from cluster.scenarios.fleet import FleetStory
+from cluster.servers.dockerd import DockerDaemon
+from cluster.servers.fleet import Fleet, FleetPlan, fleet
+from cluster.servers.images import Images
 
 NODES = ("web-1", "web-2", "web-3", "web-4", "web-5")
 LATER = ("web-6", "web-7")

@@ -16,11 +16,11 @@ from agent.core.rollout.change import Change, Indexes, writes_of
 from agent.core.rollout.commands import Signature, abort, current, deploy
 from agent.core.rollout.decision import Decision, Request
 from agent.core.rollout.strategy import Strategy
-from tests.bench.population import Population, staged
+from bench.fleet_in_consul import Population, staged
+from cluster.servers.consul import ConsulServer
+from cluster.servers.fleet import Coordinator
+from cluster.servers.process import eventually
 from tests.fleet_real.test_rights import SERVED
-from tests.lab.consul import ConsulServer
-from tests.lab.fleet import Coordinator
-from tests.lab.process import eventually
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 BY = Signature("lab", "a test", 0.0)

@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from agent.core.model.record import Phase
+from cluster.scenarios.fleet import ELECTION_S, MIX, FleetStory, proven
+from cluster.traffic.generator import Traffic
 from tests.fleet_real.conftest import Shelf
-from tests.fleet_real.story import ELECTION_S, MIX, FleetStory, proven
-from tests.lab.traffic import Traffic
 
 pytestmark = [
     pytest.mark.real,

@@ -12,10 +12,10 @@ import pytest_asyncio
 from agent.adapters.consul.policies import Role, policy, policy_name
 from agent.core.model.names import AppName, NodeName, parse_app
 from agent.core.model.record import RecordedRelease
-from tests.bench.population import Population, staged
-from tests.lab.certificates import Certificates, make_certificates
-from tests.lab.consul import ConsulServer, consul_server
-from tests.lab.fleet import TIDEGATE, Said, said_by
+from bench.fleet_in_consul import Population, staged
+from cluster.servers.certificates import Certificates, make_certificates
+from cluster.servers.consul import ConsulServer, consul_server
+from cluster.servers.fleet import TIDEGATE, Said, said_by
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 DIGEST = "sha256:" + "a" * 64

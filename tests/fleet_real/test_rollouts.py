@@ -10,9 +10,9 @@ import signal
 import pytest
 
 from agent.core.model.record import Phase
+from cluster.scenarios.fleet import ELECTION_S, MIX, FleetStory, gone, proven, version_of
+from cluster.traffic.generator import Traffic
 from tests.fleet_real.conftest import Shelf
-from tests.fleet_real.story import ELECTION_S, MIX, FleetStory, gone, proven, version_of
-from tests.lab.traffic import Traffic
 
 pytestmark = [
     pytest.mark.real,

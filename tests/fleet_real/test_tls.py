@@ -12,11 +12,11 @@ import pytest_asyncio
 
 from agent.adapters.consul.policies import Role, policy
 from agent.core.model.names import parse_app
-from tests.lab.certificates import Certificates, make_certificates
-from tests.lab.consul import ConsulServer, consul_server
-from tests.lab.dockerd import DockerDaemon
-from tests.lab.host import Host, Plan, host
-from tests.lab.process import eventually
+from cluster.servers.certificates import Certificates, make_certificates
+from cluster.servers.consul import ConsulServer, consul_server
+from cluster.servers.dockerd import DockerDaemon
+from cluster.servers.host import Host, Plan, host
+from cluster.servers.process import eventually
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 APP = parse_app(f"fleet-{uuid.uuid4().hex[:8]}")

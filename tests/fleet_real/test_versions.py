@@ -6,9 +6,9 @@ import pytest
 
 from agent.core.model.record import RECORD_VERSION
 from agent.core.model.report import NodeReport
+from cluster.scenarios.fleet import FleetStory
+from cluster.servers.fleet import until_all
 from tests.fleet_real.conftest import NEWER
-from tests.fleet_real.story import FleetStory
-from tests.lab.fleet import until_all
 
 pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 

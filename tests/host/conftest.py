@@ -7,11 +7,11 @@ from typing import Protocol
 
 import pytest_asyncio
 
-from tests.host.story import Story
-from tests.lab.consul import ConsulServer
-from tests.lab.dockerd import DockerDaemon
-from tests.lab.host import Host, Plan, host
-from tests.lab.images import Images
+from cluster.scenarios.host import Story
+from cluster.servers.consul import ConsulServer
+from cluster.servers.dockerd import DockerDaemon
+from cluster.servers.host import Host, Plan, host
+from cluster.servers.images import Images
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.host.story import Story
-from tests.lab.clock import SteppedClock
-from tests.lab.consul import ConsulServer, consul_client, consul_cluster
-from tests.lab.dam import Dam, dam
-from tests.lab.dockerd import DockerDaemon, DockerService, separate_daemon
-from tests.lab.host import TEST_KNOBS, Host, Plan, host
-from tests.lab.images import Images
-from tests.lab.registry import Registry, registry
+from cluster.scenarios.host import Story
+from cluster.servers.clock import SteppedClock
+from cluster.servers.consul import ConsulServer, consul_client, consul_cluster
+from cluster.servers.dockerd import DockerDaemon, DockerService, separate_daemon
+from cluster.servers.host import TEST_KNOBS, Host, Plan, host
+from cluster.servers.images import Images
+from cluster.servers.registry import Registry, registry
+from cluster.servers.stalling_proxy import Dam, dam
 
 Step = Callable[[], Awaitable[None]]
 HOUR_S = 3600

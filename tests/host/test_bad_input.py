@@ -12,15 +12,15 @@ import pytest_asyncio
 
 from agent.core.model.report import NodeReport
 from agent.core.model.states import SlotPhase
+from cluster.scenarios.host import Story, phase_of
+from cluster.servers.consul import ConsulServer
+from cluster.servers.dockerd import DockerDaemon
+from cluster.servers.host import TEST_KNOBS, Plan, host
+from cluster.servers.images import Images
+from cluster.servers.process import eventually
+from cluster.servers.registry import Login, registry
 from tests.host.conftest import MakeHost, Shelf
-from tests.host.story import Story, phase_of
 from tests.host.visitor import Visitor
-from tests.lab.consul import ConsulServer
-from tests.lab.dockerd import DockerDaemon
-from tests.lab.host import TEST_KNOBS, Plan, host
-from tests.lab.images import Images
-from tests.lab.process import eventually
-from tests.lab.registry import Login, registry
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 

@@ -10,13 +10,13 @@ import pytest
 from agent.core.model.names import SlotName
 from agent.core.model.report import NodeReport
 from agent.core.model.states import SlotPhase
+from cluster.scenarios.host import Story, phase_of, slot_of
+from cluster.servers.consul import ConsulServer
+from cluster.servers.dockerd import DockerDaemon
+from cluster.servers.host import TEST_KNOBS, Host, Plan
+from cluster.servers.process import eventually
 from tests.host.conftest import MakeHost, Shelf
-from tests.host.story import Story, phase_of, slot_of
 from tests.host.visitor import Visitor, ask
-from tests.lab.consul import ConsulServer
-from tests.lab.dockerd import DockerDaemon
-from tests.lab.host import TEST_KNOBS, Host, Plan
-from tests.lab.process import eventually
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from cluster.servers.traffic_app import compile_app
+from cluster.traffic.http import Connection
+from cluster.traffic.record import RequestFailedError
 from tests.contract.haproxy_bench import BLUE, DRAIN, PINS, RealBench, known_good
 from tests.host.waves import Tally, Waves, send, two_apps
-from tests.lab.traffic_app import compile_app
-from tests.lab.traffic_http import Connection
-from tests.lab.traffic_record import RequestFailedError
 
 pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.slow]
 

@@ -12,14 +12,14 @@ import pytest
 
 from agent.core.model.names import SlotName
 from agent.core.model.states import SlotPhase
+from cluster.scenarios.host import Story, phase_of
+from cluster.servers.consul import ConsulServer
+from cluster.servers.dockerd import DockerDaemon
+from cluster.servers.host import TEST_KNOBS, Host, Plan
+from cluster.servers.process import eventually
+from cluster.traffic.clients import Mix
+from cluster.traffic.generator import Traffic
 from tests.host.conftest import MakeHost, Shelf
-from tests.host.story import Story, phase_of
-from tests.lab.consul import ConsulServer
-from tests.lab.dockerd import DockerDaemon
-from tests.lab.host import TEST_KNOBS, Host, Plan
-from tests.lab.process import eventually
-from tests.lab.traffic import Traffic
-from tests.lab.traffic_clients import Mix
 
 pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.demo_result import Result, phases_of
-from tests.lab.process import listens
-from tests.lab.traffic_record import Fault, Kind, Outcome, Sample
-from tests.lab.verdict import Event, EventKind, Rules, judge
+from cluster.demo.result import Result, phases_of
+from cluster.servers.process import listens
+from cluster.traffic.record import Fault, Kind, Outcome, Sample
+from cluster.traffic.verdict import Event, EventKind, Rules, judge
 
 ROOT = Path(__file__).resolve().parents[2]
 KEYS = [
@@ -77,7 +77,7 @@ def test_whatever_is_not_as_promised_is_said(result: Result, words: str) -> None
 
 async def _demo(**env: str) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.lab.demo", "--brief"),
+        *(sys.executable, "-m", "cluster.demo.one_host", "--brief"),
         cwd=ROOT,
         env={**os.environ, "KEEP": "", **env},
         stdin=subprocess.DEVNULL,

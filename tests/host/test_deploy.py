@@ -5,13 +5,13 @@ import asyncio
 import pytest
 
 from agent.core.model.states import SlotPhase
+from cluster.scenarios.host import MIX, Story, phase_of, proven, slot_of, version_of
+from cluster.servers.consul import ConsulServer
+from cluster.servers.host import Plan
+from cluster.traffic.generator import Traffic
+from cluster.traffic.http import Connection
+from cluster.traffic.verdict import EventKind
 from tests.host.conftest import MakeHost, Shelf
-from tests.host.story import MIX, Story, phase_of, proven, slot_of, version_of
-from tests.lab.consul import ConsulServer
-from tests.lab.host import Plan
-from tests.lab.traffic import Traffic
-from tests.lab.traffic_http import Connection
-from tests.lab.verdict import EventKind
 
 pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 

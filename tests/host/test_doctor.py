@@ -8,12 +8,12 @@ import pytest
 from agent.config import Settings
 from agent.doctor.examine import examine
 from agent.doctor.finding import Finding, Grade
+from cluster.scenarios.host import Story
+from cluster.servers.consul import ConsulServer
+from cluster.servers.host import Host, Plan
+from cluster.servers.ports import free_port
+from cluster.servers.tools import LabError
 from tests.host.conftest import MakeHost
-from tests.host.story import Story
-from tests.lab.consul import ConsulServer
-from tests.lab.host import Host, Plan
-from tests.lab.ports import free_port
-from tests.lab.tools import LabError
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 

@@ -11,19 +11,19 @@ import pytest
 
 from agent.core.model.report import NodeReport
 from agent.core.model.states import SlotPhase
+from cluster.scenarios.host import Story, phase_of
+from cluster.servers.consul import ConsulServer
+from cluster.servers.dockerd import DockerDaemon, separate_daemon
+from cluster.servers.host import Plan, host
+from cluster.servers.images import Images
+from cluster.servers.process import eventually
+from cluster.servers.tools import run
+from cluster.traffic.clients import Mix
+from cluster.traffic.generator import Traffic
+from cluster.traffic.record import Failure, Outcome
+from cluster.traffic.verdict import EventKind
 from tests.host import faults
 from tests.host.faults import HOUR_S, Fault, Machine, Step, machine, nothing
-from tests.host.story import Story, phase_of
-from tests.lab.consul import ConsulServer
-from tests.lab.dockerd import DockerDaemon, separate_daemon
-from tests.lab.host import Plan, host
-from tests.lab.images import Images
-from tests.lab.process import eventually
-from tests.lab.tools import run
-from tests.lab.traffic import Traffic
-from tests.lab.traffic_clients import Mix
-from tests.lab.traffic_record import Failure, Outcome
-from tests.lab.verdict import EventKind
 
 pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from cluster.scenarios.host import Story
+from cluster.servers.consul import ConsulServer
+from cluster.servers.dockerd import DockerDaemon
+from cluster.servers.host import Host, Plan
+from cluster.servers.process import ServerProcess
 from tests.host.conftest import MakeHost, Shelf
-from tests.host.story import Story
-from tests.lab.consul import ConsulServer
-from tests.lab.dockerd import DockerDaemon
-from tests.lab.host import Host, Plan
-from tests.lab.process import ServerProcess
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 

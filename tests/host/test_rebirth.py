@@ -18,20 +18,20 @@ from agent.core.host.actions import Action
 from agent.core.model.names import SlotName
 from agent.core.model.report import NodeReport
 from agent.core.model.states import SlotPhase
+from cluster.scenarios.host import Story, phase_of, slot_of
+from cluster.servers.consul import ConsulServer
+from cluster.servers.dockerd import DockerDaemon
+from cluster.servers.host import TEST_KNOBS, Host, Plan
+from cluster.servers.images import Images
+from cluster.servers.process import eventually
+from cluster.servers.registry import Registry
+from cluster.servers.stalling_proxy import dam
+from cluster.servers.tools import LabError
+from cluster.traffic.generator import Traffic
+from cluster.traffic.http import Connection
 from tests.host.conftest import MakeHost, Shelf
 from tests.host.reborn_agent import Point, deaths
-from tests.host.story import Story, phase_of, slot_of
 from tests.host.test_crash import LIGHT
-from tests.lab.consul import ConsulServer
-from tests.lab.dam import dam
-from tests.lab.dockerd import DockerDaemon
-from tests.lab.host import TEST_KNOBS, Host, Plan
-from tests.lab.images import Images
-from tests.lab.process import eventually
-from tests.lab.registry import Registry
-from tests.lab.tools import LabError
-from tests.lab.traffic import Traffic
-from tests.lab.traffic_http import Connection
 
 pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 

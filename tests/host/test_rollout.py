@@ -17,13 +17,13 @@ from agent.core.rollout.change import writes_of
 from agent.core.rollout.commands import Signature, deploy
 from agent.core.rollout.decision import Decision, Request
 from agent.core.rollout.strategy import Strategy
+from cluster.scenarios.host import MIX, Story, proven
+from cluster.servers.consul import ConsulServer
+from cluster.servers.host import Plan
+from cluster.servers.process import eventually
+from cluster.traffic.generator import Traffic
+from cluster.traffic.verdict import Event, EventKind
 from tests.host.conftest import MakeHost, Shelf
-from tests.host.story import MIX, Story, proven
-from tests.lab.consul import ConsulServer
-from tests.lab.host import Plan
-from tests.lab.process import eventually
-from tests.lab.traffic import Traffic
-from tests.lab.verdict import Event, EventKind
 
 pytestmark = [pytest.mark.real, pytest.mark.full, pytest.mark.alone, pytest.mark.asyncio(loop_scope="session")]
 

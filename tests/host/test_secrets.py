@@ -9,14 +9,14 @@ import pytest
 
 from agent.core.model.report import NodeReport
 from agent.core.model.states import SlotPhase
+from cluster.scenarios.host import Story
+from cluster.servers.consul import ConsulServer
+from cluster.servers.dockerd import DockerDaemon
+from cluster.servers.host import TEST_KNOBS, Host, Plan
+from cluster.servers.images import Images
+from cluster.servers.registry import Login, registry
+from cluster.servers.tools import LabError
 from tests.host.conftest import MakeHost, Shelf
-from tests.host.story import Story
-from tests.lab.consul import ConsulServer
-from tests.lab.dockerd import DockerDaemon
-from tests.lab.host import TEST_KNOBS, Host, Plan
-from tests.lab.images import Images
-from tests.lab.registry import Login, registry
-from tests.lab.tools import LabError
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 

@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass, field
 
-from tests.lab.traffic_http import Connection, Head
+from cluster.traffic.http import Connection, Head
 
 
 @dataclass(slots=True)

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from cluster.servers.process import ServerProcess, answers
+from cluster.traffic.http import Connection, require_good
+from cluster.traffic.record import RequestFailedError
 from tests.contract.haproxy_bench import BLUE, DRAIN, GREEN, GREEN_PIN, PINS, RealBench, cookie, known_good
-from tests.lab.process import ServerProcess, answers
-from tests.lab.traffic_http import Connection, require_good
-from tests.lab.traffic_record import RequestFailedError
 
 ANSWER_WITHIN_S = 10.0
 _POST_SHARE, _PINNED_SHARE, _NEW_SHARE = 0.3, 0.4, 0.15

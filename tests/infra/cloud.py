@@ -18,19 +18,19 @@ from typing import Any
 
 import boto3
 
-from tests.cluster.cluster import Cluster
-from tests.cluster.machine import Machine
-from tests.cluster.machines import MACHINE_PYTHON, build_machines, build_wheel, ship
-from tests.cluster.secrets import REGISTRY, ZONES
-from tests.cluster.settings import File, docker_config
+from cluster.cluster import Cluster
+from cluster.machine import Machine
+from cluster.machine_images import MACHINE_PYTHON, build_machines, build_wheel, ship
+from cluster.secrets import REGISTRY, ZONES
+from cluster.servers.dockerd import DockerDaemon
+from cluster.servers.host import TEST_KNOBS
+from cluster.servers.tools import run
+from cluster.settings import File, docker_config
 from tests.contract.fakes.ec2 import FakeEc2, running
 from tests.infra.cases import ROOT
 from tests.infra.conftest import REGION
 from tests.infra.machines import SETTINGS
 from tests.infra.test_userdata import rendered
-from tests.lab.dockerd import DockerDaemon
-from tests.lab.host import TEST_KNOBS
-from tests.lab.tools import run
 
 STACK = "final-project"
 APP = {"name": "cs90", "container_port": 8080, "health_path": "/health", "knobs": TEST_KNOBS}

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from cluster.servers.tools import cache_dir
 from tests.infra.cases import ROOT
 from tests.infra.conftest import IMAGE, REGION
-from tests.lab.tools import cache_dir
 
 PAGE = ROOT / "docs" / "infrastructure.md"
 

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.cluster import make
-from tests.cluster.settings import AppPlan
-from tests.cluster.story import MIX
-from tests.fleet_real.story import KNOBS
+from cluster.cluster import make
+from cluster.scenarios.cluster import MIX
+from cluster.scenarios.fleet import KNOBS
+from cluster.servers.dockerd import DockerDaemon
+from cluster.servers.process import eventually
+from cluster.servers.tools import LabError
+from cluster.settings import AppPlan
+from cluster.traffic.generator import Traffic
 from tests.infra.cloud import STACK, Cloud, Instance, cloud_of, machine_image
-from tests.lab.dockerd import DockerDaemon
-from tests.lab.process import eventually
-from tests.lab.tools import LabError
-from tests.lab.traffic import Traffic
 
 pytestmark = [
     pytest.mark.infra,

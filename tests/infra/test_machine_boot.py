@@ -14,6 +14,8 @@ from botocore.stub import Stubber
 
 from agent.adapters.consul.policies import Role, policy
 from agent.core.model.names import AppName
+from cluster.servers.ports import free_port
+from cluster.servers.process import ServerProcess, eventually, listens
 from infra.aws import Aws
 from infra.errors import AwsError, InfraError
 from infra.machine import boot as boot_module
@@ -26,8 +28,6 @@ from infra.machine.vault import Vault
 from tests.infra.cases import ROOT
 from tests.infra.conftest import REGION
 from tests.infra.machines import BUNDLE, SETTINGS, machine
-from tests.lab.ports import free_port
-from tests.lab.process import ServerProcess, eventually, listens
 
 pytestmark = [pytest.mark.infra, pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("aws")]
 
@@ -313,7 +313,7 @@ async def test_a_server_that_leaves_gives_its_name_back_and_tries_every_step(
 
 @pytest.mark.real
 def test_the_authority_and_certificate_are_made_with_consuls_own_tool() -> None:
-    from tests.lab.tools import tool
+    from cluster.servers.tools import tool
 
     bundle = make(tool("consul"), days=2)
     assert bundle.certificate.startswith("-----BEGIN CERTIFICATE")

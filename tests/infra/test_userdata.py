@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from cluster.machine_images import _base
+from cluster.servers.dockerd import DockerDaemon
 from infra.template.compute import user_data
-from tests.cluster.machines import _base
 from tests.infra.cases import CASES, template
 from tests.infra.reading import of_type
-from tests.lab.dockerd import DockerDaemon
 
 PSEUDO = {"AWS::StackName": "final-project", "AWS::Region": "us-east-1"}
 SYSTEMCTL = '#!/bin/sh\necho "$*" >>/out/calls\n'

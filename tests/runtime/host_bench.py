@@ -26,11 +26,11 @@ from agent.runtime.host.jobs import Jobs
 from agent.runtime.host.observer import Observer
 from agent.runtime.host.reconciler import Reconciler, Trust
 from agent.runtime.wake import Wake
+from cluster.servers.ports import free_port
 from tests.contract.fakes.consul import FakeConsul
 from tests.contract.fakes.docker import FakeDaemon, FakeDocker
 from tests.contract.fakes.haproxy import FakeHaproxy
 from tests.contract.haproxy_backend import Backend
-from tests.lab.ports import free_port
 
 NODE = NodeName("web-1")
 KNOBS = Knobs(

@@ -16,7 +16,7 @@ from agent.cli.main import cli
 from agent.core.model.names import SlotName
 from agent.core.model.report import NodeReport, SlotReport
 from agent.core.model.states import AdminState, SlotPhase
-from tests.lab.ports import free_port
+from cluster.servers.ports import free_port
 
 TIDEGATE = str(Path(sys.executable).with_name("tidegate"))
 MINIMAL = '[[apps]]\nname = "shop"\n'

@@ -12,8 +12,8 @@ from agent.cli.options import complete_app
 from agent.cli.views.fleet import view_of
 from agent.cli.views.fleet_table import console, render
 from agent.core.model.record import Phase
+from cluster.servers.ports import free_port
 from tests.contract.fakes.consul import FakeConsul
-from tests.lab.ports import free_port
 from tests.runtime.cli_operator import Operator, code_of
 from tests.runtime.cli_town import Town, first_report, town
 

@@ -25,6 +25,7 @@ from agent.core.rollout.fleet import Fleet
 from agent.runtime.fleet.coordinator import Coordinator, _Attempt
 from agent.runtime.fleet.leader import Leader, Terms
 from agent.runtime.wake import Wake
+from cluster.servers.process import eventually
 from tests.contract.consul_suite import new_app
 from tests.contract.fakes.consul import FakeConsul
 from tests.contract.fakes.consul import running as fake_running
@@ -32,7 +33,6 @@ from tests.contract.fakes.consul_faults import Fault
 from tests.contract.puppets import Puppet, Stage
 from tests.contract.test_consul_fleet import BY, Town
 from tests.contract.test_coordinator import DIGEST, QUICK, Registry, begin, ended, running
-from tests.lab.process import eventually
 
 pytestmark = pytest.mark.slow
 IMPATIENT = replace(QUICK, unable_s=0.3, shy_s=0.2)

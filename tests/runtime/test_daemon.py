@@ -18,10 +18,10 @@ import aiohttp
 import pytest
 
 from agent.core.model.report import NodeReport
+from cluster.servers.ports import free_port
+from cluster.servers.process import ServerProcess, answers, eventually
 from tests.contract.fakes.consul import FakeConsul, running
 from tests.contract.fakes.consul_faults import Fault
-from tests.lab.ports import free_port
-from tests.lab.process import ServerProcess, answers, eventually
 
 TIDEGATE = str(Path(sys.executable).with_name("tidegate"))
 pytestmark = pytest.mark.slow

@@ -14,11 +14,11 @@ from agent.core.model.names import parse_node
 from agent.core.model.record import Phase
 from agent.runtime.fleet.housekeeping import EVERY_S, GONE_S, Housekeeping
 from agent.runtime.fleet.watch import FleetWatch
+from cluster.servers.process import eventually
 from tests.contract.consul_suite import hurried, new_app
 from tests.contract.fakes.consul import FakeConsul
 from tests.contract.fakes.consul import running as fake_running
 from tests.contract.test_consul_fleet import Town, record, report
-from tests.lab.process import eventually
 
 pytestmark = pytest.mark.slow
 

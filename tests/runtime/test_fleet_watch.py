@@ -16,12 +16,12 @@ from agent.core.model.names import NodeName, parse_node
 from agent.core.model.record import Phase
 from agent.core.rollout.decision import Decision
 from agent.runtime.fleet.watch import FleetWatch
+from cluster.servers.process import eventually
 from tests.contract.consul_suite import hurried, new_app
 from tests.contract.fakes.consul import FakeConsul
 from tests.contract.fakes.consul import running as fake_running
 from tests.contract.fakes.consul_faults import Fault
 from tests.contract.test_consul_fleet import Town, record, report
-from tests.lab.process import eventually
 
 pytestmark = pytest.mark.slow
 CORE = parse_node("core-1")

@@ -31,9 +31,9 @@ from agent.core.model.spec import RunSpec
 from agent.core.model.states import AdminState, Gate
 from agent.runtime.host.executor import Executor
 from agent.runtime.host.jobs import Jobs
+from cluster.servers.process import eventually
 from tests.contract.fakes.docker import FakeDaemon, FakeDocker, Program
 from tests.contract.fakes.haproxy import FakeHaproxy
-from tests.lab.process import eventually
 from tests.runtime.host_bench import NODE, cancelled_in_the_end, make_app
 
 IMAGE = ImageReference("registry.local/shop:a")

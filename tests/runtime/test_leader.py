@@ -18,9 +18,9 @@ from agent.core.model.keys import KeyValue
 from agent.core.model.names import parse_app, parse_node
 from agent.core.rollout.lock import holder_of, read_lock
 from agent.runtime.fleet.leader import Leader, Terms
+from cluster.servers.process import eventually
 from tests.contract.fakes.consul import FakeConsul, running
 from tests.contract.fakes.consul_faults import Fault
-from tests.lab.process import eventually
 
 APP = parse_app("shop")
 LOCK = keys.coordinator(APP)

@@ -16,9 +16,9 @@ from agent.runtime.host.event_sources import follow_docker, follow_haproxy
 from agent.runtime.host.jobs import Jobs
 from agent.runtime.host.observer import Observer
 from agent.runtime.wake import Wake
+from cluster.servers.process import eventually
 from tests.contract.fakes.docker import FakeContainer, FakeDaemon, FakeDocker
 from tests.contract.fakes.haproxy import FakeHaproxy
-from tests.lab.process import eventually
 from tests.runtime.host_bench import NODE, cancelled_in_the_end, make_app
 
 IMAGE = ImageReference("registry.local/shop:a")

@@ -17,8 +17,8 @@ from agent.core.model.names import ImageReference, SlotName
 from agent.core.model.report import NodeReport
 from agent.core.model.states import AdminState, Gate, SlotPhase
 from agent.runtime.host.reconciler import Trust
+from cluster.servers.process import eventually
 from tests.contract.fakes.haproxy import FakeHaproxy
-from tests.lab.process import eventually
 from tests.runtime.host_bench import World, agent, phase_of, slot_of
 
 IDLE_S = 60.0

@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from tests.lab.ports import free_port
-from tests.lab.traffic import generate
-from tests.lab.traffic_clients import Clients, Mix
-from tests.lab.traffic_record import Fault, Kind, Record
+from cluster.servers.ports import free_port
+from cluster.traffic.clients import Clients, Mix
+from cluster.traffic.generator import generate
+from cluster.traffic.record import Fault, Kind, Record
 
 Script = Sequence[bytes | None]
 HEAD = b"HTTP/1.1 200 OK\r\nX-Version: a\r\n"

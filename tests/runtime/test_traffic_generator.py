@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.lab.ports import free_port
-from tests.lab.process import listens
-from tests.lab.traffic import Traffic, TrafficBrokenError
-from tests.lab.traffic_app import compile_app, run_app
-from tests.lab.traffic_clients import Mix
-from tests.lab.traffic_record import Fault, Kind, Outcome
-from tests.lab.verdict import Event, EventKind, Rules, judge
+from cluster.servers.ports import free_port
+from cluster.servers.process import listens
+from cluster.servers.traffic_app import compile_app, run_app
+from cluster.traffic.clients import Mix
+from cluster.traffic.generator import Traffic, TrafficBrokenError
+from cluster.traffic.record import Fault, Kind, Outcome
+from cluster.traffic.verdict import Event, EventKind, Rules, judge
 
 pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.slow]
 

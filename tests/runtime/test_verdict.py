@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.lab.traffic_record import Failure, Fault, Kind, Outcome, Sample
-from tests.lab.verdict import Event, EventKind, Rules, Verdict, judge
+from cluster.traffic.record import Failure, Fault, Kind, Outcome, Sample
+from cluster.traffic.verdict import Event, EventKind, Rules, Verdict, judge
 
 RULES = Rules(visit_idle_s=4, slack_s=0.2, deed_s=0.2, settle_s=1)
 A_FROM_START = Event(EventKind.ACTIVATED, "a", 0)

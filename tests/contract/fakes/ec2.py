@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 from aiohttp import web
 from multidict import CIMultiDictProxy
 
-from tests.lab.ports import free_port
+from cluster.servers.ports import free_port
 
 ROLE, GROUP, INSTANCE, ZONE = "final-project-WebRole-1", "final-project-WebHosts-2", "i-0abc", "us-east-1d"
 CREDENTIALS = {
