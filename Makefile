@@ -70,7 +70,7 @@ test-all: test ## test, then the long runs
 		'full=$(WITH_DOCKER) env HYPOTHESIS_PROFILE=random $(PYTEST_FULL)'
 
 simulate: venv ## simulate rollouts under faults: SEEDS=300, from FIRST=0, on HOSTS hosts; the last line is JSON
-	@$(PY) -m tests.fleet.simulate --seeds $(or $(SEEDS),300) --first $(or $(FIRST),0) $(if $(HOSTS),--hosts $(HOSTS))
+	@$(PY) -m tests.sim.simulate --seeds $(or $(SEEDS),300) --first $(or $(FIRST),0) $(if $(HOSTS),--hosts $(HOSTS))
 
 bench: ## measure speed and memory
 	@cluster/setup/setup.sh bench

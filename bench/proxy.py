@@ -30,7 +30,7 @@ from cluster.servers.ports import free_port
 from cluster.servers.process import answers, eventually
 from cluster.servers.tools import LabError, run
 from cluster.servers.traffic_app import compile_app
-from tests.contract.haproxy_bench import known_good
+from tests.adapters.haproxy.rig import known_good
 
 LEAST_THROUGHPUT, MOST_P99 = 0.9, 1.2
 _PIN = Pin("a" * 12)

@@ -1,7 +1,7 @@
 """
 Write docs/configuration.md from configuration.md.in and the settings models: ``python docs/generate.py``.
 
-The meaning of a key is the string under its field; ``tests/core/test_docs.py`` fails while the committed page
+The meaning of a key is the string under its field; ``tests/test_docs.py`` fails while the committed page
 differs from what this writes, and where a field has no such string.
 """  # noqa: INP001 - a script beside the pages it writes
 

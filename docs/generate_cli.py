@@ -1,7 +1,7 @@
 """
 Write docs/cli.md from cli.md.in and the commands themselves: ``python docs/generate_cli.py``.
 
-``tests/core/test_docs.py`` fails while the committed page differs from what this writes.
+``tests/test_docs.py`` fails while the committed page differs from what this writes.
 """  # noqa: INP001 - a script beside the page it writes
 
 import ast

@@ -26,7 +26,7 @@ from cluster.servers.dockerd import DockerDaemon
 from cluster.servers.host import TEST_KNOBS
 from cluster.servers.tools import run
 from cluster.settings import File, docker_config
-from tests.contract.fakes.ec2 import FakeEc2, running
+from tests.adapters.fakes.ec2 import FakeEc2, running
 from tests.infra.cases import ROOT
 from tests.infra.conftest import REGION
 from tests.infra.machines import SETTINGS

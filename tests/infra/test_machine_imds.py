@@ -8,7 +8,7 @@ import pytest
 
 from infra.errors import InfraError
 from infra.machine.imds import Imds
-from tests.contract.fakes.ec2 import INSTANCE, ZONE, FakeEc2, running
+from tests.adapters.fakes.ec2 import INSTANCE, ZONE, FakeEc2, running
 
 STACK_ENV = "STACK=final-project\nREGION=us-east-1\nROLE=consul\nGROUP=ConsulServers\n"
 IDENTITY = {"instanceId": INSTANCE, "availabilityZone": ZONE, "region": "us-east-1", "accountId": "123456789012"}

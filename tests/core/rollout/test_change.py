@@ -13,7 +13,7 @@ from agent.core.rollout.change import writes_of as all_writes_of
 from agent.core.rollout.commands import Signature, pause
 from agent.core.rollout.decision import read_decision, write_decision
 from agent.core.rollout.strategy import Strategy
-from tests.core.rollout.scenes import LINES, NOW, A, B, after, changed, fleet, record
+from tests.core.rollout.fixtures import LINES, NOW, A, B, after, changed, fleet, record
 
 SHOP = AppName("shop")
 READ = Indexes(record=41, active=17)

@@ -19,7 +19,7 @@ from agent.core.rollout.commands import (
 )
 from agent.core.rollout.decision import Decision, read_decision, write_decision
 from agent.core.rollout.strategy import Strategy
-from tests.core.rollout.scenes import BOB, NOW, A, keys, record, refused
+from tests.core.rollout.fixtures import BOB, NOW, A, keys, record, refused
 
 MANUAL = Strategy(waits_for_promote=True)
 RETIRES = (

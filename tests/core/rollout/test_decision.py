@@ -14,7 +14,7 @@ from agent.core.rollout.decision import Decision, Request, read_decision, write_
 from agent.core.rollout.phases_forward import start_or_wait
 from agent.core.rollout.strategy import Strategy
 from agent.core.rollout.transition import Turn
-from tests.core.rollout.scenes import NOW, B, fleet, record, released
+from tests.core.rollout.fixtures import NOW, B, fleet, record, released
 
 SECRET = "hunter2"
 SPEC = RunSpec(env={"PASSWORD": SecretStr(SECRET)}, probe=Probe(interval=9.97, timeout=0.9996))

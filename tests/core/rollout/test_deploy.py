@@ -20,7 +20,7 @@ from agent.core.rollout.commands import (
 )
 from agent.core.rollout.decision import Decision, Request, write_decision
 from agent.core.rollout.strategy import Strategy
-from tests.core.rollout.scenes import BOB, NOW, REQUEST, A, B, host, keys, record, refused
+from tests.core.rollout.fixtures import BOB, NOW, REQUEST, A, B, host, keys, record, refused
 
 ANY_COMMAND = (promote, abort, roll_back, pause, resume)
 

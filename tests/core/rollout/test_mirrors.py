@@ -8,7 +8,7 @@ from agent.core.rollout.commands import (
     foreign_edits,
     mirrors_in,
 )
-from tests.core.rollout.scenes import REQUEST, B, after, fleet, keys, record
+from tests.core.rollout.fixtures import REQUEST, B, after, fleet, keys, record
 
 
 class TestMirrors:

@@ -5,7 +5,7 @@ import pytest
 from agent.core.model.record import Phase
 from agent.core.rollout.decision import Decision
 from agent.core.rollout.strategy import Strategy
-from tests.core.rollout.scenes import NOW, after, changed, fleet, record, waits
+from tests.core.rollout.fixtures import NOW, after, changed, fleet, record, waits
 
 FORWARD = [phase for phase in Phase if not phase.is_terminal and phase not in {Phase.ABORTING, Phase.ROLLING_BACK}]
 DONE = fleet("web-1 idle")

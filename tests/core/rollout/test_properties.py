@@ -10,8 +10,8 @@ from agent.core.model.names import AppName, NodeName
 from agent.core.model.record import Phase
 from agent.core.rollout.change import Guard, Indexes, writes_of
 from agent.core.rollout.strategy import Strategy
-from tests.core.rollout.play import COMMANDS, MISHAPS, QUICK, TICK_S, Event, Play, begun, written
-from tests.core.rollout.scenes import NOW, B
+from tests.core.rollout.fixtures import NOW, B
+from tests.core.rollout.rollout_sim import COMMANDS, MISHAPS, QUICK, TICK_S, Event, Play, begun, written
 
 GRAPH: dict[Phase, set[Phase]] = {
     Phase.PENDING: {Phase.STAGING, Phase.ABORTED},

@@ -7,7 +7,7 @@ from agent.core.model.record import Phase, RecordedRelease
 from agent.core.rollout.decision import Decision
 from agent.core.rollout.fleet import Fleet
 from agent.core.rollout.source import UnclearSourceError, source_of
-from tests.core.rollout.scenes import REQUEST, A, C, fleet, record
+from tests.core.rollout.fixtures import REQUEST, A, C, fleet, record
 
 FORCED = REQUEST.model_copy(update={"forces_source": True})
 BY_HAND = A.model_copy(update={"spec": None})

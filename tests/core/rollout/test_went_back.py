@@ -7,7 +7,7 @@ import pytest
 from agent.core.model.record import Phase
 from agent.core.rollout.decision import Decision
 from agent.core.rollout.fleet import Fleet
-from tests.core.rollout.scenes import NOW, after, changed, fleet, host, record, waits
+from tests.core.rollout.fixtures import NOW, after, changed, fleet, host, record, waits
 
 
 def seen(seq: int, given: Decision, words: str = "web-1 staged") -> Fleet:

@@ -1,0 +1,136 @@
+"""Operators: each command reads, asks the real core what it comes to, and writes, through the agent's adapter."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from agent.adapters.consul.fleet import read_keys, write_change
+from agent.adapters.consul.wire import Op, TxnDone, Verb
+from agent.core.model import keys
+from agent.core.model.errors import PermanentError, TidegateError
+from agent.core.model.keys import KeySnapshot, Present
+from agent.core.model.names import ImageReference
+from agent.core.model.report import NodeReport
+from agent.core.rollout import commands
+from agent.core.rollout.adopt import adopt
+from agent.core.rollout.change import Change, Indexes, writes_of
+from agent.core.rollout.commands import Signature
+from agent.core.rollout.decision import Request
+from agent.core.rollout.strategy import Strategy
+from tests.sim.fleet.clock import Clock, Process, Sleep
+from tests.sim.fleet.link import Link, client_of
+from tests.sim.fleet.watching import APP
+
+TRIES = 30
+Command = Callable[[KeySnapshot, Signature], Change]
+
+
+@dataclass(slots=True)
+class CommandBug:
+    """A bug planted into the commands."""
+
+    deploy: Callable[..., Change] = commands.deploy
+    change: Callable[[Change], Change] = lambda change: change
+
+
+@dataclass(slots=True, eq=False)
+class Operator:
+    """Somebody at a command line."""
+
+    name: str
+    clock: Clock
+    link: Link
+    note: Callable[[str], None]
+    bug: CommandBug = field(default_factory=CommandBug)
+    refusals: list[str] = field(default_factory=list)
+
+    def deploy(self, image: str, strategy: Strategy, *, forces_source: bool = False) -> None:
+        """Begin a rollout."""
+        Process(self.clock).spawn(self._deploy(image, strategy, forces_source))
+
+    async def _deploy(self, image: str, strategy: Strategy, forces_source: bool) -> None:
+        request = Request(image=ImageReference(image), forces_source=forces_source)
+        reports: list[NodeReport] = []
+
+        def command(snapshot: KeySnapshot, by: Signature) -> Change:
+            return self.bug.deploy(snapshot, reports, request, strategy, by)
+
+        for _ in range(TRIES):
+            try:
+                listing = await client_of(self.link, self.name).list(keys.node_reports(APP))
+                reports[:] = [NodeReport.model_validate_json(entry.value) for entry in listing.entries]
+                if await self._once(f"deploy {image}", command):
+                    return
+            except PermanentError as exc:
+                self._refused(f"deploy {image}", exc)
+                return
+            except TidegateError:
+                await Sleep(1.0)
+
+    def give(self, what: str, command: Command) -> None:
+        """Give any other command."""
+        Process(self.clock).spawn(self._give(what, command))
+
+    async def _give(self, what: str, command: Command) -> None:
+        for _ in range(TRIES):
+            try:
+                if await self._once(what, command):
+                    return
+            except PermanentError as exc:
+                self._refused(what, exc)
+                return
+            except TidegateError:
+                await Sleep(2.0)
+
+    async def _once(self, what: str, command: Command) -> bool:
+        client = client_of(self.link, self.name)
+        snapshot = await read_keys(client, APP)
+        now = 1_000_000.0 + self.clock.now
+        change = self.bug.change(command(snapshot, Signature(self.name, what, now)))
+        indexes = Indexes(record=_index(snapshot.rollout), active=_index(snapshot.active))
+        result = await write_change(client, APP, writes_of(APP, change, indexes, by=self.name, now=now))
+        if isinstance(result, TxnDone):
+            self.note(f"{self.name}: {what}")
+        return isinstance(result, TxnDone)
+
+    def _refused(self, what: str, exc: PermanentError) -> None:
+        self.refusals.append(f"{what}: {exc}")
+        self.note(f"{self.name}: {what} refused: {exc}")
+
+    def put(self, **values: str) -> None:
+        """Write keys by hand: ``active``, ``stage``."""
+        names = {"active": keys.active_image(APP), "stage": keys.stage_image(APP)}
+        for key, value in values.items():
+            self.note(f"{self.name} puts {key} = {value}")
+            self.link.consul.put(names[key], value.encode(), self.name)
+
+    def adopt(self) -> None:
+        """Accept a state that went back."""
+        Process(self.clock).spawn(self._adopt())
+
+    async def _adopt(self) -> None:
+        client = client_of(self.link, self.name)
+        for _ in range(TRIES):
+            try:
+                snapshot = await read_keys(client, APP)
+                listing = await client.list(keys.node_reports(APP))
+                made = adopt(
+                    snapshot, [entry.value.decode() for entry in listing.entries], author=self.name, reason="", at=""
+                )
+                ops = (
+                    Op(Verb.CAS, keys.rollout(APP), made.record.encode(), _index(snapshot.rollout)),
+                    Op(Verb.CAS, keys.history(APP, made.generation, 0), made.audit.encode(), 0),
+                    Op(Verb.SET, keys.active_image(APP), made.active.encode()),
+                    Op(Verb.SET, keys.stage_image(APP), made.active.encode()),
+                )
+                if isinstance(await client.txn(*ops), TxnDone):
+                    self.note(f"{self.name}: adopt, generation {made.generation}")
+                    return
+            except PermanentError as exc:
+                self._refused("adopt", exc)
+                self.put(active="app:a")
+            except TidegateError:
+                await Sleep(1.0)
+
+
+def _index(reading: keys.Reading) -> int:
+    return reading.modify_index if isinstance(reading, Present) else 0

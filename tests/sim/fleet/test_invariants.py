@@ -1,0 +1,70 @@
+"""
+The invariants of design.md, section 6, in whole fleets: rollouts under visitors while anything befalls them.
+
+Every check of every invariant looks on while a seed runs; `test_planted_bugs.py` proves that each can fail. A seed that
+fails here is replayed by ``python -m tests.sim.simulate --seed N [--hosts H] --trace``.
+"""
+
+import pytest
+
+from agent.core.model.record import Phase
+from tests.sim.fleet.scenario import Outcome, Setting, run_seed
+
+CHUNK = 10
+SEEDS = 240
+"""With these come more than 300 rollouts."""
+
+
+def breaches(seeds: range, setting: Setting | None = None) -> tuple[list[Outcome], dict[int, dict[str, list[str]]]]:
+    """Run *seeds*; return what they came to, and what was breached by seed."""
+    outcomes = [run_seed(seed, setting) for seed in seeds]
+    return outcomes, {outcome.seed: outcome.breaches for outcome in outcomes if outcome.breaches}
+
+
+@pytest.mark.fleet
+@pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))
+def test_the_invariants_hold_in_rollouts_on_3_to_20_hosts(first: int) -> None:
+    """S1 to S14 at every moment, L1 to L5 at the end."""
+    _, found = breaches(range(first, first + CHUNK))
+    assert found == {}
+
+
+@pytest.mark.fleet
+@pytest.mark.parametrize("seed", range(1, 4))
+def test_the_invariants_hold_on_200_hosts(seed: int) -> None:
+    """A step, a barrier and the idleness of many."""
+    _, found = breaches(range(seed, seed + 1), Setting(hosts=200, deploys=1, images=("app:b",)))
+    assert found == {}
+
+
+@pytest.mark.fleet
+def test_rollouts_come_to_every_kind_of_end() -> None:
+    """The simulation reaches what it is about: success, abort and rollback, with visitors of both releases."""
+    outcomes, _ = breaches(range(100, 120))
+    ends = {phase for outcome in outcomes for phase in outcome.ends}
+    assert {Phase.SUCCESSFUL, Phase.ABORTED, Phase.ROLLED_BACK} <= ends
+    assert sum(outcome.faults for outcome in outcomes) > 20
+    assert sum(outcome.moved.get("retired", 0) for outcome in outcomes) > 20
+
+
+@pytest.mark.fleet
+def test_a_seed_replays_exactly() -> None:
+    """The same events in the same order: a failure can be looked at again."""
+    first, second = run_seed(5), run_seed(5)
+    assert first == second
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("first", range(10_000, 11_600, 50))
+def test_the_invariants_hold_in_2000_rollouts(first: int) -> None:
+    """More of the same."""
+    _, found = breaches(range(first, first + 50))
+    assert found == {}
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("seed", range(1, 4))
+def test_the_invariants_hold_on_1000_hosts(seed: int) -> None:
+    """As far as Tidegate is meant to go."""
+    _, found = breaches(range(seed, seed + 1), Setting(hosts=1000, deploys=1, images=("app:b",)))
+    assert found == {}

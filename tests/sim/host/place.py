@@ -1,0 +1,77 @@
+"""What the models of agent and monitor need of the host they are on: the one-host world, or one of a fleet."""
+
+from typing import TYPE_CHECKING, Protocol
+
+from agent.core.host.observed import Observed
+from agent.core.host.plan import Plan
+from agent.core.host.validate import Judged
+from agent.core.model.app import App
+from agent.core.model.keys import Outcome
+from agent.core.model.names import NodeName, SlotName
+from agent.core.model.record import RolloutRecord
+from tests.sim.host.docker_model import DockerModel
+from tests.sim.host.proxy_model import ProxyModel
+
+if TYPE_CHECKING:
+    from tests.sim.host.agent_model import Agent
+    from tests.sim.host.monitor import Monitor
+
+
+class DesiredState(Protocol):
+    """What the host reads of Consul."""
+
+    @property
+    def away(self) -> str:
+        """Why there is no answer; empty when there is."""
+
+    @property
+    def record(self) -> RolloutRecord | None:
+        """The rollout record as it is."""
+
+    def read(self) -> Outcome:
+        """Answer one recursive read."""
+
+    def get(self, key: str) -> str | None:
+        """Return the value of ``active`` or ``stage``."""
+
+
+class Place(Protocol):
+    """A simulated host."""
+
+    app: App
+    docker: DockerModel
+    proxy: ProxyModel
+
+    @property
+    def now(self) -> float:
+        """Monotonic seconds."""
+
+    @property
+    def leaving(self) -> bool:
+        """Whether an operator takes the host out of traffic."""
+
+    @property
+    def node(self) -> NodeName:
+        """Name of the host."""
+
+    @property
+    def boot_wait_s(self) -> float:
+        """How long a booting agent waits for Consul."""
+
+    @property
+    def consul(self) -> DesiredState:
+        """What it reads."""
+
+    @property
+    def monitor(self) -> "Monitor":
+        """Who watches it."""
+
+    @property
+    def agent(self) -> "Agent":
+        """Its agent."""
+
+    def cut(self, slot: SlotName) -> None:
+        """Do what `shutdown sessions` does."""
+
+    def ticked(self, observed: Observed, judged: Judged, plan: Plan) -> None:
+        """Take note of a tick whose plan was carried out."""

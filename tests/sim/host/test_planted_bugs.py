@@ -1,0 +1,160 @@
+"""For each invariant a planted bug that breaches it: proof that the checks of `test_invariants.py` can fail."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from agent.core.host.actions import Action, Run, SetPins, SetState, Stop, Switch
+from agent.core.host.memory import Baseline
+from agent.core.host.observed import Observed, Unavailable
+from agent.core.host.plan import Plan
+from agent.core.host.plan_builder import Situation
+from agent.core.host.validate import BootState, Judged, judge
+from agent.core.model.keys import Outcome
+from agent.core.model.names import NodeName, SlotName
+from agent.core.model.states import AdminState
+from tests.sim.host import operator_model as host
+from tests.sim.host.agent_model import Bug
+from tests.sim.host.schedules import Schedule, run
+from tests.sim.host.world import World
+
+SWITCH: Schedule = [(("stage_and_activate", "app:b"), 30.0)]
+
+
+def each(change: Callable[[Action, Situation], tuple[Action, ...]]) -> Bug:
+    """Return a bug that replaces each action of each plan."""
+
+    def planted(plan: Plan, situation: Situation) -> Plan:
+        return replace(plan, actions=tuple(new for old in plan.actions for new in change(old, situation)))
+
+    return Bug(plan=planted)
+
+
+def seeing(change: Callable[[Observed], Observed]) -> Bug:
+    """Return a bug in what is seen."""
+    return Bug(seen=change)
+
+
+def drain_before_ready(action: Action, situation: Situation) -> tuple[Action, ...]:
+    if isinstance(action, Switch):
+        return SetState(action.old, action.old_to, "planted"), action
+    return (action,)
+
+
+def switch_instead_of_staging(action: Action, situation: Situation) -> tuple[Action, ...]:
+    if isinstance(action, SetState) and action.state is AdminState.DRAIN:
+        return (Switch(action.slot, action.slot.other, AdminState.DRAIN),)
+    return (action,)
+
+
+def maint_at_once(action: Action, situation: Situation) -> tuple[Action, ...]:
+    return (replace(action, old_to=AdminState.MAINT),) if isinstance(action, Switch) else (action,)
+
+
+def forget_pins_at_the_switch(action: Action, situation: Situation) -> tuple[Action, ...]:
+    if isinstance(action, Switch):
+        pin = situation.observed.proxy.pins[action.new]  # type: ignore[union-attr]
+        return action, SetPins({action.new: pin})
+    return (action,)
+
+
+def stop_what_drains(plan: Plan, situation: Situation) -> Plan:
+    switch = next((action for action in plan.actions if isinstance(action, Switch)), None)
+    containers = situation.observed.containers
+    if switch is None or isinstance(containers, Unavailable):
+        return plan
+    stops = tuple(Stop(c.slot, c.id, 0.0, "planted") for c in containers if c.slot is switch.old)
+    return replace(plan, actions=plan.actions + stops)
+
+
+def run_into_a_taken_slot(plan: Plan, situation: Situation) -> Plan:
+    runs = [action for action in plan.actions if isinstance(action, Run)]
+    if situation.observed.jobs:
+        return replace(plan, actions=tuple(action for action in plan.actions if action not in runs))
+    actions = tuple(replace(action, slot=SlotName.BLUE) if action in runs else action for action in plan.actions)
+    return replace(plan, actions=actions)
+
+
+def never_stop(action: Action, situation: Situation) -> tuple[Action, ...]:
+    return () if isinstance(action, Stop) else (action,)
+
+
+def never_switch(action: Action, situation: Situation) -> tuple[Action, ...]:
+    return () if isinstance(action, Switch) and situation.now > 6 else (action,)
+
+
+def good_at_once(observed: Observed) -> Observed:
+    """Take `DRAIN 1/2` for known good, and skip our own probe."""
+    if isinstance(observed.proxy, Unavailable) or isinstance(observed.containers, Unavailable):
+        return observed
+    servers = {
+        slot: replace(server, status="DRAIN", check="L7OK") if server.admin is AdminState.DRAIN else server
+        for slot, server in observed.proxy.servers.items()
+    }
+    health = {key: replace(value, healthy_for_s=99.0) for key, value in observed.health.items()}
+    return replace(observed, proxy=replace(observed.proxy, servers=servers), health=health)
+
+
+def empty_when_away(observed: Observed) -> Observed:
+    return replace(observed, containers=()) if isinstance(observed.containers, Unavailable) else observed
+
+
+def no_old_workers(observed: Observed) -> Observed:
+    if isinstance(observed.proxy, Unavailable):
+        return observed
+    return replace(observed, proxy=replace(observed.proxy, old_workers=0))
+
+
+def follow_anything(outcome: Outcome, baseline: Baseline, node: NodeName, boot: BootState) -> Judged:
+    return judge(outcome, Baseline(), node, boot)
+
+
+AWAY: Schedule = [(("docker", True), 3.0)]
+WENT_BACK: Schedule = [
+    (("deploy", "app:b"), 2.0),
+    (("snapshot", None), 8.0),
+    (("abort", None), 8.0),
+    (("restore", None), 3.0),
+]
+OLD_WORKER: Schedule = [(("reload", None), 0.1), (("stage", "app:b"), 6.0)]
+BAD: Schedule = [(("stage", "app:b"), 6.0), (("withdraw", None), 3.0)]
+
+
+@pytest.mark.parametrize(
+    ("invariant", "schedule", "bug"),
+    [
+        ("S1", [(("activate", "app:b"), 8.0)], each(drain_before_ready)),
+        ("S2", [(("stage", "app:b"), 6.0)], each(switch_instead_of_staging)),
+        ("S6", WENT_BACK, Bug(judge=follow_anything)),
+        ("S7", [(("stage", "app:b"), 6.0)], Bug(plan=run_into_a_taken_slot)),
+        ("S8", SWITCH, Bug(plan=stop_what_drains)),
+        ("S8", OLD_WORKER, seeing(no_old_workers)),
+        ("S9", BAD, each(switch_instead_of_staging)),
+        ("S12", [(("activate", "app:n-never"), 4.0)], seeing(good_at_once)),
+        ("S12", AWAY, seeing(empty_when_away)),
+        ("S14", SWITCH, each(maint_at_once)),
+        ("S14", SWITCH, each(forget_pins_at_the_switch)),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_planted_bug_is_found(invariant: str, schedule: Schedule, bug: Bug) -> None:
+    """With the bug the check finds a breach, without it none."""
+    found = [run(schedule, seed, bug).monitor.breaches.get(invariant, []) for seed in range(6)]
+    assert any(found)
+    assert not any(run(schedule, seed).monitor.breaches.get(invariant, []) for seed in range(6))
+
+
+@pytest.mark.parametrize("bug", [each(never_stop), each(never_switch)], ids=["never stops", "never switches"])
+def test_an_agent_that_does_not_converge_is_found(bug: Bug) -> None:
+    """L2 and L5: the host is not at rest as desired."""
+    world = run(SWITCH, 0, bug)
+    assert not host.settle(world) or host.is_converged(world)
+
+
+def test_the_simulated_host_serves_visitors_at_all() -> None:
+    """The checks look at real traffic: visitors got both releases, and the old one first."""
+    world: World = run(SWITCH)
+    assert {visitor.last.reference for visitor in world.visitors if visitor.last} == {"app:b"}
+    assert sum(visitor.asked for visitor in world.visitors) > 100
+    assert world.monitor.visited

@@ -1,0 +1,65 @@
+"""
+Simulate rollouts under faults: many seeds, or one of them again with a trace.
+
+``python -m tests.sim.simulate --seeds 300``, ``python -m tests.sim.simulate --seed 17 --trace``. The last line of
+the output is one line of JSON; the exit status is 1 where an invariant was breached.
+"""
+
+import argparse
+import json
+import logging
+import sys
+import time
+from collections import Counter
+
+import structlog
+
+from tests.sim.fleet.scenario import Outcome, Setting, run_seed
+
+
+def main() -> int:
+    """Run what the arguments ask for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=100, help="how many seeds")
+    parser.add_argument("--first", type=int, default=0, help="the first of them")
+    parser.add_argument("--seed", type=int, help="only this one")
+    parser.add_argument("--hosts", type=int, help="hosts of the fleet; by default 3 to 20, drawn from the seed")
+    parser.add_argument("--trace", action="store_true", help="print what happens")
+    arguments = parser.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    seeds = (
+        [arguments.seed] if arguments.seed is not None else range(arguments.first, arguments.first + arguments.seeds)
+    )
+    began = time.monotonic()
+    outcomes = []
+    for seed in seeds:
+        outcome = run_seed(seed, Setting(hosts=arguments.hosts, traces=arguments.trace))
+        outcomes.append(outcome)
+        for name, found in outcome.breaches.items():
+            print(f"seed {seed}: {name}: {found[0]}" + (f" (and {len(found) - 1} more)" if len(found) > 1 else ""))
+    print(json.dumps(summary_of(outcomes, time.monotonic() - began)))
+    return 1 if any(outcome.breaches for outcome in outcomes) else 0
+
+
+def summary_of(outcomes: list[Outcome], seconds: float) -> dict[str, object]:
+    """Add up what the seeds came to."""
+    ends: Counter[str] = Counter()
+    moved: Counter[str] = Counter()
+    for outcome in outcomes:
+        ends.update(outcome.ends)
+        moved.update(outcome.moved)
+    return {
+        "rollouts": sum(outcome.rollouts for outcome in outcomes),
+        "faults": sum(outcome.faults for outcome in outcomes),
+        "violations": sum(len(found) for outcome in outcomes for found in outcome.breaches.values()),
+        "seconds": round(seconds, 1),
+        "failing_seeds": [outcome.seed for outcome in outcomes if outcome.breaches],
+        "ends": dict(sorted(ends.items())),
+        "requests": sum(outcome.asked for outcome in outcomes),
+        "unanswered": sum(outcome.failed for outcome in outcomes),
+        "moved": dict(sorted(moved.items())),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
