@@ -19,6 +19,8 @@ from agent.http.api import Source, make_app
 from agent.http.metrics import render
 from tests.runtime.host.rig import World, agent
 
+pytest_plugins = ["tests.runtime.host.fixtures"]
+
 
 @dataclass
 class Api:

@@ -21,6 +21,8 @@ from cluster.servers.process import eventually
 from tests.adapters.fakes.haproxy import FakeHaproxy
 from tests.runtime.host.rig import World, agent, phase_of, slot_of
 
+pytest_plugins = ["tests.runtime.host.fixtures"]
+
 IDLE_S = 60.0
 
 

@@ -1,4 +1,4 @@
-"""For each test a host over fakes."""
+"""A host over fakes for each test that asks for `at`; a suite asks for it by ``pytest_plugins``."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
