@@ -1,40 +1,50 @@
 """
-The composition root: the only place that names concrete adapters. One TaskGroup, signals, order of shutdown.
+The composition root: the one place that puts an agent together, each part with its own section of the settings.
 
-SIGTERM or SIGINT: stop the loops, write the last report, close. Containers and HAProxy are left as they are:
-traffic does not notice an agent that ends. A second signal ends the process at once.
+:func:`compose_host` makes the agent of a host with an app, :func:`compose_coordinator` one without apps.
 """
 
 import asyncio
 import os
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import NoReturn
 
 import structlog
-from aiohttp import web
 
 from agent import __version__
 from agent.adapters.consul.kv import ConsulClient
+from agent.adapters.consul.presence import Presence
 from agent.adapters.consul.watch import watch
 from agent.adapters.docker.adapter import DockerAdapter
-from agent.adapters.haproxy.files import ProxyPaths
-from agent.adapters.haproxy.runtime_api import HaproxySocket
 from agent.adapters.host.disk import look_at_disk
-from agent.adapters.host.journal import Journal
+from agent.adapters.host.journal import Journal, boot_id
 from agent.adapters.host.probe import Prober
 from agent.adapters.host.systemd import Notifier
-from agent.config import Settings
-from agent.coordinators import make_coordinators, new_identity, run_coordinator, views_of
+from agent.config import Ec2Settings, Settings
+from agent.core.cloud.asg_hooks import Hook, Patience
 from agent.core.host.build_report import HostView, Identity, report_of, with_times
-from agent.core.model.errors import FatalError
+from agent.core.host.memory import Memory
 from agent.core.model.keys import Known, Outcome
+from agent.core.model.names import NodeName
+from agent.core.model.report import NodeReport
+from agent.factories import (
+    make_cloud,
+    make_consul,
+    make_docker,
+    make_journal,
+    make_proxy,
+    make_registries,
+    prepare_state_dir,
+)
 from agent.http.api import Source, make_app
-from agent.http.serving import listen
-from agent.instances import follow_life
-from agent.provision.haproxy_config import ProxyOptions
-from agent.registration import make_consul, register_host, write_report
+from agent.http.coordination import make_coordinator_app
+from agent.process import Agent, run
+from agent.runtime.cloud.asg_lifecycle import Belongs, Lifecycle, follow_instance, place_of
 from agent.runtime.fleet.coordinator import Coordinator
+from agent.runtime.fleet.leader import Leader
+from agent.runtime.fleet.registration import keep_registered
 from agent.runtime.host.event_sources import follow_docker, follow_haproxy
 from agent.runtime.host.executor import Between, Executor, go_on
 from agent.runtime.host.jobs import Jobs
@@ -42,34 +52,18 @@ from agent.runtime.host.observer import Observer
 from agent.runtime.host.reconciler import Reconciler, Trust
 from agent.runtime.host.reporter import Reporter
 from agent.runtime.wake import Wake
-from agent.signals import Stopped, until_signal
 
 log = structlog.get_logger()
 LAST_REPORT_S = 1.5
 
 
 @dataclass(frozen=True, slots=True)
-class _Outside:
-    """What outlives the tasks."""
+class Outside:
+    """What the agent works with, opened before it is put together and closed after it has ended."""
 
-    settings: Settings
     consul: ConsulClient
-    docker: DockerAdapter
-    reporter: Reporter
     notifier: Notifier
     identity: Identity
-    coordinators: tuple[Coordinator, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Loop:
-    """What the tasks share."""
-
-    proxy: HaproxySocket
-    reconciler: Reconciler
-    wake: Wake
-    looked: asyncio.Event
-    """Set once the host was looked at."""
 
 
 async def run_agent(settings: Settings, *, between: Between = go_on) -> None:
@@ -77,7 +71,7 @@ async def run_agent(settings: Settings, *, between: Between = go_on) -> None:
     Run until a signal.
 
     Args:
-        settings: of this host.
+        settings: of this host. Without apps it only coordinates, and needs neither Docker nor HAProxy.
         between: called before each action and after the last of a plan; fault tests end the process there.
 
     The API's port is taken before the loops begin: a second agent on one host ends there. systemd is told READY
@@ -86,172 +80,180 @@ async def run_agent(settings: Settings, *, between: Between = go_on) -> None:
     Raises:
         FatalError: a setting cannot be used (port taken, state directory not writable, bad certificate).
     """
-    if not settings.apps:
-        await run_coordinator(settings)
-        return
     notifier = Notifier.from_environ(os.environ, os.getpid())
-    prepare_state_dir(settings)
-    async with (
-        make_consul(settings.consul) as consul,
-        DockerAdapter(settings.docker.socket, settings.app, settings.node, settings.docker.config_file) as docker,
-    ):
-        reporter = Reporter(
-            write=lambda report: write_report(consul, settings, report),
-            register=lambda report: register_host(consul, settings, report),
-        )
-        identity = await new_identity(settings)
-        coordinators = make_coordinators(settings, consul, identity)
-        try:
-            async with asyncio.TaskGroup() as group:
-                outside = _Outside(settings, consul, docker, reporter, notifier, identity, coordinators)
-                loop = _compose(outside, group, between)
-                runner = await _listen(outside, loop.reconciler)
-                _start(outside, loop, group)
-                group.create_task(_serve_api(outside, loop, runner), name="api")
-        except* Stopped:
-            notifier.stopping()
-            # In a task of its own: in Python before 3.11.4 this one still counts as cancelled by the group above,
-            # and a deadline inside it would end as a cancellation.
-            async with asyncio.TaskGroup() as last:
-                last.create_task(reporter.last(LAST_REPORT_S), name="last report")
-            log.info("agent.stopped")
+    if settings.apps:
+        prepare_state_dir(settings.state_dir)
+    async with make_consul(settings.consul) as consul:
+        identity = await new_identity(settings.node, settings.ec2)
+        outside = Outside(consul, notifier, identity)
+        if not settings.apps:
+            await run(lambda _: compose_coordinator(settings, outside), notifier)
+            return
+        async with make_docker(settings.docker, settings.app, settings.node) as docker:
+            await run(lambda group: compose_host(settings, outside, docker, group, between), notifier)
 
 
-def prepare_state_dir(settings: Settings) -> None:
-    """
-    Create the state directory where it is missing, and try to write in it.
-
-    Raises:
-        FatalError: it cannot be written.
-    """
-    try:
-        settings.state_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
-        probe = settings.state_dir / ".writable"
-        probe.write_text("", encoding="ascii")
-        probe.unlink()
-    except OSError as exc:
-        raise FatalError(f"state_dir: {settings.state_dir} cannot be written: {exc.strerror}") from exc
+async def new_identity(node: NodeName, ec2: Ec2Settings) -> Identity:
+    """Name this run of the agent, boot id and start, and say where it is."""
+    run = f"{boot_id()}.{time.time_ns() // 1_000_000}"
+    place = None
+    if ec2.enabled:
+        async with make_cloud(ec2) as cloud:
+            place = await place_of(cloud)
+    return Identity(node, run, __version__, *((place.zone, place.instance) if place else ()))
 
 
-def proxy_paths(settings: Settings) -> ProxyPaths:
-    """Return where HAProxy and the agent meet."""
-    haproxy = settings.haproxy
-    return ProxyPaths(haproxy.socket, settings.state_dir, haproxy.server_state_file, haproxy.master_socket)
+def compose_coordinator(settings: Settings, outside: Outside) -> Agent:
+    """Put an agent without apps together."""
+    coordinators = _coordinators(settings, outside)
+    presence = _presence(settings, outside)
 
+    def ticked_at() -> float:
+        return min(coordinator.ticked_at for coordinator in coordinators)
 
-def proxy_options(settings: Settings) -> ProxyOptions:
-    """Return what the settings say of HAProxy's own configuration."""
-    haproxy = settings.haproxy
-    return ProxyOptions(
-        ops_port=haproxy.ops_port,
-        hard_stop_after_s=settings.hard_stop_after_s,
-        maxconn=haproxy.maxconn,
-        user=haproxy.user,
-        group=haproxy.group,
-        socket_group=haproxy.socket_group,
+    async def until_ready() -> str:
+        return f"coordinates {', '.join(settings.coordinated)}"
+
+    async def at_end() -> None:
+        """Leave nothing: a session ends with its leader."""
+
+    return Agent(
+        does=", ".join(settings.coordinated),
+        api=make_coordinator_app(lambda: tuple(each.view for each in coordinators), ticked_at),
+        api_port=settings.api.port,
+        loops={
+            "registration": partial(keep_registered, presence, outside.identity),
+            **{f"coordinator of {each.app}": each.run for each in coordinators},
+        },
+        ticked_at=ticked_at,
+        until_ready=until_ready,
+        at_end=at_end,
     )
 
 
-def _compose(outside: _Outside, group: asyncio.TaskGroup, between: Between) -> _Loop:
-    settings, docker = outside.settings, outside.docker
-    app, node, images = settings.app, settings.node, settings.docker
-    wake, looked = Wake(), asyncio.Event()
-    proxy = HaproxySocket(app, proxy_paths(settings))
+def compose_host(
+    settings: Settings, outside: Outside, docker: DockerAdapter, group: asyncio.TaskGroup, between: Between
+) -> Agent:
+    """Put the agent of a host together; *group* owns the jobs and the health probes that it begins."""
+    app, wake, looked = settings.app, Wake(), asyncio.Event()
+    proxy = make_proxy(settings.haproxy, app, settings.state_dir)
     proxy.ensure_maps()
+    presence = _presence(settings, outside)
+    reporter = Reporter(write=partial(presence.write_report, app), register=partial(presence.register_host, app))
     jobs = Jobs(app, docker, group, wake.call)
     prober = Prober(group, lambda: wake.call("probe"))
-    mark_file = settings.haproxy.server_state_file.with_name(f"{settings.haproxy.server_state_file.name}.boot")
-    journal = Journal(settings.state_dir / f"{app.name}.journal.json", mark_file=mark_file)
-
-    def show(view: HostView) -> None:
-        before = outside.reporter.latest
-        report = with_times(report_of(view, outside.identity), before, time.time())
-        outside.reporter.publish(report)
-        if before is None or before.summary != report.summary:
-            outside.notifier.status(report.summary)
-        looked.set()
-
-    loaded = journal.load()
-    if loaded.problem:
-        log.error("journal.unusable", problem=loaded.problem)
+    data_root, reserve_bytes = settings.docker.data_root, settings.docker.disk_reserve_bytes
+    observer = Observer(docker, proxy, prober, jobs, lambda: look_at_disk(data_root, reserve_bytes))
+    journal = make_journal(settings.haproxy, app, settings.state_dir)
     reconciler = Reconciler(
         app=app,
-        node=node,
+        node=settings.node,
         trust=Trust(settings.boot_wait, settings.journal_max_age),
-        observer=Observer(
-            docker, proxy, prober, jobs, lambda: look_at_disk(images.data_root, images.disk_reserve_bytes)
-        ),
+        observer=observer,
         executor=Executor(proxy, jobs, between),
         prober=prober,
         journal=journal,
         wake=wake,
-        on_view=show,
-        memory=loaded.memory,
+        on_view=partial(_show, outside, reporter, looked),
+        memory=_remembered(journal),
     )
-    return _Loop(proxy, reconciler, wake, looked)
+    coordinators = _coordinators(settings, outside)
+
+    async def until_ready() -> str:
+        await looked.wait()
+        return reporter.latest.summary if reporter.latest else ""
+
+    return Agent(
+        does=app.name,
+        api=make_app(_source(reconciler, reporter, coordinators)),
+        api_port=settings.api.port,
+        loops={
+            "reconciler": reconciler.run,
+            "consul watch": partial(watch, outside.consul, app.name, partial(_take, reconciler, reporter)),
+            "docker events": partial(follow_docker, docker, observer, wake),
+            "haproxy watch": partial(follow_haproxy, proxy.worker, wake),
+            "reporter": reporter.run,
+            **{f"coordinator of {each.app}": each.run for each in coordinators},
+            **(
+                {"instance life-cycle": partial(_follow, settings.ec2, reconciler, reporter)}
+                if settings.ec2.enabled
+                else {}
+            ),
+        },
+        ticked_at=lambda: reconciler.ticked_at,
+        until_ready=until_ready,
+        at_end=partial(reporter.last, LAST_REPORT_S),
+    )
 
 
-def _start(outside: _Outside, loop: _Loop, group: asyncio.TaskGroup) -> None:
-    app, reconciler = outside.settings.app, loop.reconciler
-
-    def read(outcome: Outcome) -> None:
-        log.info(
-            "desired.read",
-            app=app.name,
-            outcome=type(outcome).__name__.lower(),
-            reason=getattr(outcome, "reason", None),
-        )
-        if isinstance(outcome, Known) and not isinstance(reconciler.outcome, Known):
-            outside.reporter.forget()
-        reconciler.read(outcome)
-
-    group.create_task(until_signal(), name="signals")
-    group.create_task(reconciler.run(), name="reconciler")
-    group.create_task(watch(outside.consul, app.name, read), name="consul watch")
-    group.create_task(follow_docker(outside.docker, reconciler.observer, loop.wake), name="docker events")
-    group.create_task(follow_haproxy(loop.proxy.worker, loop.wake), name="haproxy watch")
-    group.create_task(outside.reporter.run(), name="reporter")
-    for coordinator in outside.coordinators:
-        group.create_task(coordinator.run(), name=f"coordinator of {coordinator.app}")
-    if outside.settings.ec2.enabled:
-        life = follow_life(
-            outside.settings.ec2,
-            report=lambda: outside.reporter.latest,
-            set_leaving=lambda leaving: reconciler.set_leaving(leaving=leaving),
-        )
-        group.create_task(life, name="instance life-cycle")
-    if outside.notifier.watchdog_s is not None:
-        group.create_task(_watchdog(outside.notifier, reconciler, outside.notifier.watchdog_s), name="watchdog")
+def _presence(settings: Settings, outside: Outside) -> Presence:
+    return Presence(outside.consul, settings.node, settings.api.port, is_coordinator=bool(settings.coordinated))
 
 
-async def _listen(outside: _Outside, reconciler: Reconciler) -> web.AppRunner:
-    source = Source(
-        report=lambda: outside.reporter.latest,
+def _coordinators(settings: Settings, outside: Outside) -> tuple[Coordinator, ...]:
+    """Make one coordinator for each app that the settings name."""
+    registries, made = make_registries(settings.docker), []
+    for app in settings.coordinated:
+        wake = Wake()
+        on_change = partial(wake.call, "lease")
+        leader = Leader(outside.consul, app, settings.node, outside.identity.instance, on_change=on_change)
+        made.append(Coordinator(outside.consul, leader, registries.digest, wake))
+    return tuple(made)
+
+
+def _remembered(journal: Journal) -> Memory:
+    loaded = journal.load()
+    if loaded.problem:
+        log.error("journal.unusable", problem=loaded.problem)
+    return loaded.memory
+
+
+def _source(reconciler: Reconciler, reporter: Reporter, coordinators: tuple[Coordinator, ...]) -> Source:
+    return Source(
+        report=lambda: reporter.latest,
         view=lambda: reconciler.view,
         preview=reconciler.preview,
         ticked_at=lambda: reconciler.ticked_at,
         set_leaving=lambda leaving: reconciler.set_leaving(leaving=leaving),
-        coordination=lambda: views_of(outside.coordinators),
+        coordination=lambda: tuple(each.view for each in coordinators),
     )
-    return await listen(make_app(source), outside.settings.api.port)
 
 
-async def _serve_api(outside: _Outside, loop: _Loop, runner: web.AppRunner) -> NoReturn:
-    settings = outside.settings
-    try:
-        log.info("agent.started", version=__version__, app=settings.app.name, api=f"127.0.0.1:{settings.api.port}")
-        await loop.looked.wait()
-        report = outside.reporter.latest
-        outside.notifier.ready(report.summary if report else "")
-        await asyncio.Event().wait()
-        raise AssertionError("an event nobody sets was set")
-    finally:
-        await runner.cleanup()
+def _show(outside: Outside, reporter: Reporter, looked: asyncio.Event, view: HostView) -> None:
+    """Turn what a tick saw into the report, and its summary into systemd's status line."""
+    before = reporter.latest
+    report = with_times(report_of(view, outside.identity), before, time.time())
+    reporter.publish(report)
+    if before is None or before.summary != report.summary:
+        outside.notifier.status(report.summary)
+    looked.set()
 
 
-async def _watchdog(notifier: Notifier, reconciler: Reconciler, every_s: float) -> NoReturn:
-    """Tell systemd the process is alive while its loop ticks."""
-    while True:
-        if time.monotonic() - reconciler.ticked_at < max(60.0, 2 * every_s):
-            notifier.watchdog()
-        await asyncio.sleep(every_s)
+def _take(reconciler: Reconciler, reporter: Reporter, outcome: Outcome) -> None:
+    """Hand the reconciler what Consul said; after an outage the report is written anew."""
+    reason = getattr(outcome, "reason", None)
+    log.info("desired.read", app=reconciler.app.name, outcome=type(outcome).__name__.lower(), reason=reason)
+    if isinstance(outcome, Known) and not isinstance(reconciler.outcome, Known):
+        reporter.forget()
+    reconciler.read(outcome)
+
+
+async def _follow(ec2: Ec2Settings, reconciler: Reconciler, reporter: Reporter) -> NoReturn:
+    """Follow the cloud instance from launch to end."""
+    hooks = {Hook.LAUNCH: ec2.launch_hook, Hook.LEAVE: ec2.leave_hook}
+
+    def latest() -> NodeReport | None:
+        return reporter.latest
+
+    async with make_cloud(ec2) as cloud:
+        await follow_instance(
+            cloud,
+            lambda place: Lifecycle(
+                cloud=cloud,
+                belongs=Belongs(place, hooks, ec2.stack, ec2.resource),
+                patience=Patience(ec2.launch_timeout, ec2.leave_timeout),
+                report=latest,
+                set_leaving=lambda leaving: reconciler.set_leaving(leaving=leaving),
+            ),
+        )
+    raise AssertionError("unreachable")

@@ -39,16 +39,16 @@ def haproxy_config(
     """Render HAProxy's configuration for the settings, checked with ``haproxy -c``; to standard output, or --out."""
     import asyncio
 
-    from agent.adapters.haproxy.runtime_api import HaproxySocket
     from agent.adapters.host.journal import write_atomically
     from agent.config import load
-    from agent.daemon import prepare_state_dir, proxy_options, proxy_paths
+    from agent.factories import make_proxy, prepare_state_dir, proxy_options, proxy_paths
     from agent.provision.haproxy_config import check, render
 
     settings = load(config)
-    prepare_state_dir(settings)
-    HaproxySocket(settings.app, proxy_paths(settings)).ensure_maps()
-    text = render(settings.app, proxy_paths(settings), proxy_options(settings))
+    prepare_state_dir(settings.state_dir)
+    make_proxy(settings.haproxy, settings.app, settings.state_dir).ensure_maps()
+    paths = proxy_paths(settings.haproxy, settings.state_dir)
+    text = render(settings.app, paths, proxy_options(settings.haproxy, settings.hard_stop_after_s))
     typer.echo(asyncio.run(check(text, settings.haproxy.binary)), err=True)
     if out is None:
         typer.echo(text, nl=False)

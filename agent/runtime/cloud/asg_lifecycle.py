@@ -16,7 +16,7 @@ import structlog
 
 from agent.adapters.aws.ec2 import Membership, Notice, Place
 from agent.core.cloud.asg_hooks import Beat, End, Hook, Patience, Result, Situation, failure_of, next_step
-from agent.core.model.errors import PermanentError, TransientError
+from agent.core.model.errors import Ec2UnavailableError, PermanentError, TransientError
 from agent.core.model.report import NodeReport
 
 log = structlog.get_logger()
@@ -31,6 +31,7 @@ SPOT_RESERVE_S = 10.0
 class Cloud(Protocol):
     """What is asked of `agent.adapters.aws.ec2.Ec2`."""
 
+    async def place(self) -> Place: ...  # noqa: D102 - the adapter's docstring is the contract
     async def notice(self) -> Notice | None: ...  # noqa: D102 - the adapter's docstring is the contract
     async def is_at_risk(self) -> bool: ...  # noqa: D102 - as above
     async def membership(self, place: Place) -> Membership | None: ...  # noqa: D102 - as above
@@ -165,3 +166,23 @@ class Lifecycle:
         if what not in self._warned:
             self._warned.add(what)
             log.warning("instance.trouble", error=what)
+
+
+async def place_of(cloud: Cloud) -> Place | None:
+    """Return which instance this is; None where the metadata service does not answer."""
+    try:
+        return await cloud.place()
+    except Ec2UnavailableError as exc:
+        log.warning("instance.unknown", error=str(exc))
+        return None
+
+
+async def follow_instance(cloud: Cloud, lifecycle_at: Callable[[Place], Lifecycle]) -> NoReturn:
+    """Follow the instance from launch to end, until cancelled; asks for its place until that is known."""
+    while True:
+        try:
+            place = await cloud.place()
+        except Ec2UnavailableError:
+            await asyncio.sleep(LOOK_EVERY_S)
+        else:
+            await lifecycle_at(place).run()

@@ -13,7 +13,7 @@ from agent.config import ConsulSettings
 from agent.core.model.errors import ConsulForbiddenError, ConsulUnavailableError, FatalError
 from agent.core.model.keys import Forbidden, Known
 from agent.core.model.names import parse_app
-from agent.registration import make_consul
+from agent.factories import make_consul
 from cluster.servers.certificates import Certificates, make_certificates
 from cluster.servers.consul import ConsulServer, consul_server
 from tests.adapters.consul.suite import watching

@@ -11,8 +11,9 @@ from agent.adapters.aws.ec2 import Ec2, Place
 from agent.config import Ec2Settings
 from agent.core.cloud.asg_hooks import Hook, Patience
 from agent.core.model.errors import Ec2RefusedError, Ec2UnavailableError
+from agent.core.model.names import parse_node
 from agent.core.model.report import NodeReport
-from agent.instances import place_of
+from agent.daemon import new_identity
 from agent.runtime.cloud.asg_lifecycle import Belongs, Lifecycle
 from tests.adapters.fakes.ec2 import INSTANCE, ZONE, FakeEc2, running
 from tests.core.cloud.test_asg_hooks import FAILED, GONE, READY, report
@@ -156,10 +157,12 @@ async def test_aws_away_is_an_error_and_the_end_is_noticed_all_the_same(bench: B
 
 
 async def test_outside_a_cloud_nothing_is_asked() -> None:
-    assert await place_of(Ec2Settings()) is None
+    identity = await new_identity(parse_node("web-1"), Ec2Settings())
+    assert (identity.zone, identity.machine) == ("", "")
 
 
 async def test_without_metadata_the_agent_starts_all_the_same() -> None:
     with capture_logs() as logs:
-        assert await place_of(Ec2Settings(enabled=True, metadata="http://127.0.0.1:9")) is None
+        identity = await new_identity(parse_node("web-1"), Ec2Settings(enabled=True, metadata="http://127.0.0.1:9"))
+    assert (identity.zone, identity.machine) == ("", "")
     assert logs[0]["event"] == "instance.unknown"
