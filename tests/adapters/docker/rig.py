@@ -71,6 +71,9 @@ class Bench(Protocol):
     async def make_stray(self) -> ContainerId:
         """Create a container with our app and node labels and no other sensible one."""
 
+    async def networks(self) -> list[IPv4Network]:
+        """Return the subnet of each network that has the app's name."""
+
 
 def make_app(name: str, subnet: IPv4Network) -> App:
     return App(name=parse_app(name), subnet=subnet)
@@ -119,6 +122,9 @@ class FakeBench:
         self.daemon.containers[id_] = FakeContainer(id_, "stray", labels, POLITE, {}, "", None)
         return id_
 
+    async def networks(self) -> list[IPv4Network]:
+        return [subnet for name, subnet in self.daemon.networks.items() if name == self.app.network_name]
+
 
 @dataclass(frozen=True, slots=True)
 class RealImage:
@@ -152,6 +158,11 @@ class RealBench:
         labels = (f"app={self.app.name}", f"node={NODE}", "slot=red")
         flags = [f"--label={LABEL_PREFIX}{label}" for label in labels]
         return ContainerId((await self.docker.cli("create", *flags, self.reference, "sh")).strip())
+
+    async def networks(self) -> list[IPv4Network]:
+        name = f"name=^{self.app.network_name}$"
+        ids = (await self.docker.cli("network", "ls", "-q", "--filter", name)).split()
+        return [IPv4Network(config["Subnet"]) for id_ in ids for config in (await self.inspect(id_))["IPAM"]["Config"]]
 
     async def inspect(self, id_: str) -> dict[str, Any]:
         shown: dict[str, Any] = json.loads(await self.docker.cli("inspect", id_))[0]

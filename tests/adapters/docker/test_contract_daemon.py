@@ -13,10 +13,11 @@ pytest_plugins = ["tests.adapters.docker.fixtures"]
 
 
 async def test_the_network_is_made_once(bench: Bench) -> None:
-    """Making the network again, also at the same time, changes nothing."""
+    """Making the network again, also at the same time, changes nothing: there is one, with the app's subnet."""
     first, second = bench.adapter(), bench.adapter()
     await asyncio.gather(first.ensure_network(), second.ensure_network())
     await first.ensure_network()
+    assert await bench.networks() == [bench.app.subnet]
 
 
 async def test_a_network_of_another_subnet_is_refused(bench: Bench, adapter: AnyDocker) -> None:

@@ -198,9 +198,13 @@ async def test_a_reload_without_saved_states_serves_nothing(bench: Bench) -> Non
 
 
 async def test_cutting_a_slot_with_nothing_open_is_fine(bench: Bench) -> None:
-    """Idempotent, in any state."""
+    """Idempotent, in any state, and it changes no state."""
+    await stage(bench, BLUE)
+    before = await admins(bench.proxy)
     await bench.proxy.shutdown_sessions(BLUE)
     await bench.proxy.shutdown_sessions(BLUE)
+    assert await admins(bench.proxy) == before
+    assert (await bench.proxy.observe()).servers[BLUE].open_requests == 0
 
 
 async def test_a_haproxy_that_is_away_is_unavailable(bench: Bench) -> None:

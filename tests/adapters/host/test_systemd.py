@@ -3,6 +3,7 @@
 import os
 import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,12 @@ def _address(request: pytest.FixtureRequest, haproxy_dir: Path) -> str:
 @pytest.fixture(name="manager")
 def _manager(address: str) -> Iterator[socket.socket]:
     """Systemd's end."""
+    with listening(address) as manager:
+        yield manager
+
+
+@contextmanager
+def listening(address: str) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind("\0" + address[1:] if address.startswith("@") else address)
         manager.settimeout(5)
@@ -69,12 +76,24 @@ def test_a_full_socket_does_not_block_and_ready_is_not_lost(manager: socket.sock
     assert received(manager) == ["READY=1", "WATCHDOG=1"]
 
 
-@pytest.mark.parametrize("address", ["", "vsock:2:1", "/nonexistent/notify", "@nobody-listens-here"])
-def test_without_a_manager_nothing_happens(address: str) -> None:
-    """No variable, another kind of socket, or nobody there: no error."""
+@pytest.mark.parametrize("address", ["", "vsock:2:1"])
+def test_without_a_path_or_a_name_no_socket_is_opened(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No variable, or a kind of socket that is for virtual machines: nothing is sent."""
+    opened: list[object] = []
+    monkeypatch.setattr(socket, "socket", lambda *kind, **_: opened.append(kind))
     notifier = Notifier(address)
     notifier.ready("serving")
     notifier.stopping()
+    assert opened == []
+
+
+def test_a_manager_that_is_not_there_yet_learns_of_ready_later(address: str) -> None:
+    """Nobody listens: no error, and the next message that arrives brings READY along."""
+    notifier = Notifier(address)
+    notifier.ready("serving")
+    with listening(address) as manager:
+        notifier.watchdog()
+        assert received(manager) == ["READY=1", "WATCHDOG=1"]
 
 
 @pytest.mark.parametrize(

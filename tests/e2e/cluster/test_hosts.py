@@ -72,15 +72,16 @@ async def test_a_boot_with_the_state_directory_wiped_works(story: ClusterStory) 
     async with story.traffic() as traffic:
         await web.power_off()
         await web.power_on()
-        await web.booted()
+        await until_ready(web)
+        # Out of traffic in order: a HAProxy that is stopped while the edge still sends to it cuts what it holds.
+        await web.run("systemctl", "stop", "tidegate-drain", timeout_s=60)
         await web.shell("systemctl stop tidegate-agent haproxy && rm -rf /var/lib/tidegate/*")
         await web.cut_power()
         await web.power_on()
         await until_ready(web)
         outcome = await traffic.stop()
     assert image_of(await story.until_serves(web, story.began_with)) == story.began_with
-    # It was cut off without having got back into traffic in full: what it held then may be lost.
-    assert sum(outcome.failed_by_fault.values()) <= 10, outcome.failures[:5]
+    assert outcome.failed_by_fault == {}, outcome.failures[:5]
 
 
 async def test_a_host_that_slept_through_two_deploys_never_serves_the_old_release(
