@@ -11,7 +11,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -20,6 +20,7 @@ from pydantic_settings import (
 )
 
 from agent.core.model.app import App
+from agent.core.model.documents import StrictDocument
 from agent.core.model.durations import Duration
 from agent.core.model.errors import FatalError
 from agent.core.model.names import AppName, NodeName, parse_app, parse_node
@@ -29,11 +30,7 @@ PREFIX = "TIDEGATE_"
 _OTHER_VARIABLES = frozenset({"TIDEGATE_APP", "TIDEGATE_AUTHOR", "TIDEGATE_CACHE", "TIDEGATE_CONFIG"})
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ConsulSettings(_Section):
+class ConsulSettings(StrictDocument):
     """How to reach the local Consul agent."""
 
     address: Annotated[str, Field(pattern=r"^(https?://[A-Za-z0-9.\[\]:_-]+|unix:///.+)$")] = "http://127.0.0.1:8500"
@@ -50,7 +47,7 @@ class ConsulSettings(_Section):
     """Key of the client certificate."""
 
 
-class DockerSettings(_Section):
+class DockerSettings(StrictDocument):
     """How to reach the Docker Engine and its registries."""
 
     socket: Annotated[str, Field(pattern=r"^(unix:///.+|tcp://.+)$")] = "unix:///var/run/docker.sock"
@@ -70,7 +67,7 @@ class DockerSettings(_Section):
         return int(self.disk_reserve[:-1]) * {"k": 1024, "m": 1024**2, "g": 1024**3}[self.disk_reserve[-1]]
 
 
-class HaproxySettings(_Section):
+class HaproxySettings(StrictDocument):
     """How to reach HAProxy, and what its rendered configuration says."""
 
     socket: Path = Path("/run/haproxy/tidegate.sock")
@@ -95,14 +92,14 @@ class HaproxySettings(_Section):
     """Program that checks a rendered configuration."""
 
 
-class ApiSettings(_Section):
+class ApiSettings(StrictDocument):
     """The agent's own HTTP API."""
 
     port: Annotated[int, Field(ge=1, le=65535)] = 8405
     """Loopback port of health, status, plan and metrics."""
 
 
-class Ec2Settings(_Section):
+class Ec2Settings(StrictDocument):
     """The instance's life in an auto-scaling group of AWS; off everywhere else."""
 
     enabled: bool = False

@@ -13,7 +13,9 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, model_validator
+
+from agent.core.model.documents import StrictDocument, TolerantDocument
 
 Version = tuple[int, int]
 TLS_STANZA_SINCE: Version = (1, 12)
@@ -32,10 +34,8 @@ class Mode(StrEnum):
     CLIENT = "client"
 
 
-class Tls(BaseModel):
+class Tls(StrictDocument):
     """Certificates for RPC between Consul agents, and for HTTPS where a port is set."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     ca_file: Path
     """CA that signed all of them."""
@@ -53,10 +53,8 @@ class Tls(BaseModel):
         return self
 
 
-class Ports(BaseModel):
+class Ports(StrictDocument):
     """Consul's ports; ``None`` turns one off."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     http: Annotated[int, Field(ge=1, le=65535)] = 8500
     """On the client address only."""
@@ -70,10 +68,8 @@ class Ports(BaseModel):
     """Gossip, TCP and UDP."""
 
 
-class ConsulPlan(BaseModel):
+class ConsulPlan(StrictDocument):
     """What one Consul agent shall be like: ``/etc/tidegate/consul.toml``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     mode: Mode
     """``server`` or ``client``."""
@@ -133,10 +129,8 @@ class ConsulPlan(BaseModel):
         return (*cloud, *(f"consul.{zone}.{self.domain}" for zone in self.zones), *self.join)
 
 
-class Secrets(BaseModel):
+class Secrets(TolerantDocument):
     """What stands in files of its own."""
-
-    model_config = ConfigDict(frozen=True)
 
     gossip_key: SecretStr | None = None
     agent_token: SecretStr | None = None

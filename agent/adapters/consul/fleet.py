@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, ValidationError
 
 from agent.adapters.consul.kv import Consistency, ConsulClient, Listing
 from agent.adapters.consul.services import AGENT_SERVICE, CheckStatus, Instances, health_service
 from agent.adapters.consul.wire import Op, TxnResult, Verb
 from agent.core.model import keys
+from agent.core.model.documents import TolerantDocument
 from agent.core.model.errors import ConsulForbiddenError, ConsulUnavailableError, PermanentError
 from agent.core.model.keys import KeySnapshot, KeyValue, Present, Reading, read_snapshot
 from agent.core.model.names import AppName, NodeName, parse_node
@@ -149,8 +150,7 @@ def assemble(
     )
 
 
-class _ReportHead(BaseModel):
-    model_config = ConfigDict(extra="ignore")
+class _ReportHead(TolerantDocument):
     v: int = 1
     """Hosts leave out what is as by default."""
 
@@ -202,8 +202,7 @@ def _record(snapshot: KeySnapshot) -> Decision | None:
         return None
 
 
-class _Members(BaseModel):
-    model_config = ConfigDict(extra="ignore")
+class _Members(TolerantDocument):
     v: int
     members: tuple[Annotated[NodeName, AfterValidator(parse_node)], ...]
 

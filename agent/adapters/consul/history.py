@@ -5,19 +5,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator
 
 from agent.adapters.consul.kv import ConsulClient
 from agent.core.model import keys
+from agent.core.model.documents import TolerantDocument
 from agent.core.model.keys import KeyValue
 from agent.core.model.names import AppName
 from agent.core.model.record import Phase
 
 
-class Entry(BaseModel):
+class Entry(TolerantDocument):
     """One change of a record, as its author wrote it down."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(populate_by_name=True)
 
     generation: int = 0
     seq: int = 0

@@ -8,8 +8,9 @@ from http import HTTPStatus
 from typing import Self
 
 import aiohttp
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
+from agent.core.model.documents import TolerantDocument
 from agent.core.model.errors import ImagePullError, ImageRefusedError
 from agent.core.model.names import printable
 
@@ -35,8 +36,7 @@ class Challenge:
         return cls(scheme.lower(), given.get("realm", ""), given.get("service", ""), scope)
 
 
-class _Token(BaseModel):
-    model_config = ConfigDict(extra="ignore")
+class _Token(TolerantDocument):
     token: str = ""
     access_token: str = ""
 

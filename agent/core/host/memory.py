@@ -7,22 +7,21 @@ reader rebases them after a reboot. Frozen: a tick returns the next memory, it n
 
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
 from agent.core.host.observed import Worker
+from agent.core.model.documents import StrictDocument
 from agent.core.model.names import ContainerId, Digest, ImageReference, SlotName
 from agent.core.model.states import AdminState, Gate
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class _Remembered(StrictDocument):
     def but(self, **changes: object) -> Self:
         """Return a copy with *changes*."""
         return self.model_copy(update=changes)
 
 
-class SlotMemory(_Frozen):
+class SlotMemory(_Remembered):
     """What is remembered of one slot's tenant; a new tenant starts with a blank one."""
 
     container: ContainerId | None = None
@@ -50,7 +49,7 @@ class SlotMemory(_Frozen):
     running_since: float | None = None
 
 
-class Failure(_Frozen):
+class Failure(_Remembered):
     """Why a wanted release could not be staged here."""
 
     reason: str
@@ -63,7 +62,7 @@ class Failure(_Frozen):
     """It may pass by itself; else it is tried again only when asked for anew, or when nothing else serves."""
 
 
-class PulledImage(_Frozen):
+class PulledImage(_Remembered):
     """An image that a pull of ours brought to this host: only such a one is ever removed."""
 
     reference: ImageReference
@@ -72,14 +71,14 @@ class PulledImage(_Frozen):
     """When to try again to remove it, where Docker refused: another container uses it."""
 
 
-class KeyMemory(_Frozen):
+class KeyMemory(_Remembered):
     """A key as last acted on."""
 
     value: str
     modify_index: int
 
 
-class Baseline(_Frozen):
+class Baseline(_Remembered):
     """Desired state last acted on: what a lower index or an absence is judged against."""
 
     active: KeyMemory | None = None
@@ -90,10 +89,10 @@ class Baseline(_Frozen):
     """Unix time at which Consul last confirmed it."""
 
 
-class Memory(_Frozen):
+class Memory(_Remembered):
     """Everything remembered of one app."""
 
-    slots: dict[SlotName, SlotMemory] = {}
+    slots: dict[SlotName, SlotMemory] = Field(default={})
     worker: Worker | None = None
     gate: Gate | None = None
     holding: bool = False
@@ -104,9 +103,9 @@ class Memory(_Frozen):
     Last rollout in which the host had both releases, or had waited long enough for them; 0: it was ready before one;
     None: not yet in this boot.
     """
-    failures: dict[str, Failure] = {}
+    failures: dict[str, Failure] = Field(default={})
     """By key of the wish."""
-    resolved: dict[str, Digest] = {}
+    resolved: dict[str, Digest] = Field(default={})
     """Digest of each wish that was pulled, by its key: a re-pushed tag changes nothing until asked anew."""
     pulled: tuple[PulledImage, ...] = ()
     """Our images, the one wanted last at the end."""

@@ -3,17 +3,16 @@
 from ipaddress import IPv4Address, IPv4Network
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from agent.core.model.documents import StrictDocument
 from agent.core.model.durations import Duration
 from agent.core.model.names import AppName, SlotName, parse_app
 from agent.core.model.spec import RunSpec
 
 
-class Knobs(BaseModel):
+class Knobs(StrictDocument):
     """Times and counts of a deploy on one host (design.md, section 5); all durations in seconds inside."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     image_pull_timeout: Annotated[Duration, Field(gt=0)] = 300.0
     """Longest time a pull may make no progress."""
@@ -49,10 +48,8 @@ HttpPath = Annotated[str, Field(max_length=512), AfterValidator(_http_path)]
 HostName = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$")]
 
 
-class App(BaseModel):
+class App(StrictDocument):
     """An app as the settings describe it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Annotated[AppName, AfterValidator(parse_app)]
     """Name and Consul key prefix."""

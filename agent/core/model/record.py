@@ -9,8 +9,9 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
+from agent.core.model.documents import TolerantDocument
 from agent.core.model.errors import PermanentError
 from agent.core.model.names import ImageReference, NodeName, Pin, ReleaseId, parse_reference
 from agent.core.model.spec import RunSpec
@@ -47,10 +48,8 @@ _WITHOUT_TARGET = frozenset({Phase.PENDING, Phase.ABORTING, Phase.ABORTED, Phase
 _TERMINAL = frozenset({Phase.SUCCESSFUL, Phase.ABORTED, Phase.ROLLED_BACK, Phase.ROLLBACK_FAILED})
 
 
-class RecordedRelease(BaseModel):
+class RecordedRelease(TolerantDocument):
     """A release as the coordinator resolved it: everything a node needs to run and pin it."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
 
     image: Annotated[ImageReference, AfterValidator(parse_reference)]
     spec: RunSpec | None = None
@@ -59,10 +58,8 @@ class RecordedRelease(BaseModel):
     pin: Annotated[Pin, Field(pattern=r"^[0-9a-f]{12}$")]
 
 
-class RolloutRecord(BaseModel):
+class RolloutRecord(TolerantDocument):
     """The part of the decision record a node acts on."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
 
     v: int = RECORD_VERSION
     generation: Annotated[int, Field(ge=1)]
@@ -132,8 +129,7 @@ def read_record(text: str) -> RolloutRecord:
     return record
 
 
-class _Head(BaseModel):
-    model_config = ConfigDict(extra="ignore")
+class _Head(TolerantDocument):
     v: int
 
 

@@ -7,19 +7,16 @@ that is being emptied, rounded.
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from agent.core.model.documents import TolerantDocument
 from agent.core.model.names import SlotName
 from agent.core.model.states import AdminState, Gate, SlotPhase
 
 REPORT_VERSION = 1
 
 
-class _Document(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-
-class SlotReport(_Document):
+class SlotReport(TolerantDocument):
     """One slot."""
 
     phase: SlotPhase
@@ -47,7 +44,7 @@ class SlotReport(_Document):
     """When it was first seen so (release, state, up, staged): Unix seconds of the host's own clock."""
 
 
-class FailureReport(_Document):
+class FailureReport(TolerantDocument):
     """Why a wanted release is not there."""
 
     reason: str
@@ -57,7 +54,7 @@ class FailureReport(_Document):
     """Last log lines of the container that failed."""
 
 
-class NodeReport(_Document):
+class NodeReport(TolerantDocument):
     """A host's report: ``<app>-status/nodes/<node>``."""
 
     v: int = REPORT_VERSION
@@ -86,7 +83,7 @@ class NodeReport(_Document):
     holds: str = ""
     notes: tuple[str, ...] = ()
     error: str = ""
-    failures: dict[str, FailureReport] = {}
+    failures: dict[str, FailureReport] = Field(default={})
     """By the wish that failed: ``<release>#<generation>`` in a rollout."""
     slots: dict[SlotName, SlotReport]
 

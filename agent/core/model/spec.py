@@ -5,8 +5,9 @@ import json
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_serializer
+from pydantic import AfterValidator, Field, SecretStr, field_serializer
 
+from agent.core.model.documents import StrictDocument
 from agent.core.model.durations import Duration
 from agent.core.model.names import Digest, ReleaseId, printable
 
@@ -49,10 +50,8 @@ EnvName = Annotated[str, _matching(_ENV_NAME, "name of an environment variable")
 Volume = Annotated[str, _matching(_VOLUME, "volume of the form source:/target[:ro]")]
 
 
-class Probe(BaseModel):
+class Probe(StrictDocument):
     """How a container is checked before it is staged; HAProxy's own check path is a setting of the app."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     path: Annotated[str, Field(pattern=r"^/[!-~]*$", max_length=1024)] | None = None
     """Path to GET; by default the app's health path."""
@@ -64,10 +63,8 @@ class Probe(BaseModel):
     """Time after which a probe without an answer has failed."""
 
 
-class LogOptions(BaseModel):
+class LogOptions(StrictDocument):
     """Docker's logging driver and its options; by default rotated files of bounded size."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     driver: Literal["json-file", "local", "journald", "syslog", "fluentd", "awslogs", "gelf", "none"] = "json-file"
     """Docker's logging driver."""
@@ -75,14 +72,12 @@ class LogOptions(BaseModel):
     """Its options; the default ones go only to drivers that write files."""
 
 
-class RunSpec(BaseModel):
+class RunSpec(StrictDocument):
     """
     How to run a release's container.
 
     Values of ``env`` are secret: they appear in no log, report or label; Docker gets :meth:`revealed`.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     env: dict[EnvName, SecretStr] = Field(default_factory=dict)
     """Environment variables; values are secret."""

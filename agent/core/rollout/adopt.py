@@ -8,17 +8,17 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
+from agent.core.model.documents import TolerantDocument
 from agent.core.model.errors import PermanentError
 from agent.core.model.keys import Invalid, KeySnapshot, Present
 from agent.core.model.record import RECORD_VERSION, Phase
 
 
-class _Seen(BaseModel):
+class _Seen(TolerantDocument):
     """What is read of a record or report, whatever its version."""
 
-    model_config = ConfigDict(extra="ignore")
     generation: int = 0
 
 

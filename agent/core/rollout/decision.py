@@ -8,8 +8,9 @@ threshold. Times are Unix seconds of the coordinator that stamped them; nodes ne
 import json
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
+from agent.core.model.documents import TolerantDocument
 from agent.core.model.errors import PermanentError
 from agent.core.model.names import ImageReference, parse_reference
 from agent.core.model.record import Phase, RecordedRelease, RolloutRecord, read_record
@@ -23,10 +24,8 @@ GOING_BACK = frozenset({Phase.ABORTING, Phase.ROLLING_BACK})
 REASON_MAX_CHARS = 500
 
 
-class Request(BaseModel):
+class Request(TolerantDocument):
     """What ``deploy`` asked for, before anything was resolved."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
 
     image: Annotated[ImageReference, AfterValidator(parse_reference)]
     """As the operator wrote it; its tag is resolved once."""
@@ -35,10 +34,8 @@ class Request(BaseModel):
     """Go on though hosts serve different releases; the source is then the one most of them serve."""
 
 
-class Flags(BaseModel):
+class Flags(TolerantDocument):
     """What commands set; the coordinator acts on them."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
 
     paused: bool = False
     promoted: bool = False

@@ -1,16 +1,15 @@
 """The value of an app's lock key: who coordinates, and the epoch."""
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
+from agent.core.model.documents import TolerantDocument
 from agent.core.model.keys import KeyValue
 
 LOCK_VERSION = 1
 
 
-class LockValue(BaseModel):
+class LockValue(TolerantDocument):
     """Content of the lock's key: who coordinates, for people, and the epoch."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
 
     v: int = LOCK_VERSION
     node: str = ""

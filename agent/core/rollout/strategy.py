@@ -4,8 +4,9 @@ import re
 from math import ceil
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from agent.core.model.documents import TolerantDocument
 from agent.core.model.durations import Duration
 
 _SHARE = re.compile(r"(\d{1,6})(%?)")
@@ -32,10 +33,8 @@ Share = Annotated[str, AfterValidator(_share)]
 Step = Annotated[Share, AfterValidator(_step)]
 
 
-class Strategy(BaseModel):
+class Strategy(TolerantDocument):
     """How a rollout proceeds; durations in seconds inside."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
 
     steps: Annotated[tuple[Step, ...], Field(min_length=1, max_length=20)] = ("100%",)
     """Hosts that have switched after each step; the first of several waits for ``promote`` (the canary)."""
