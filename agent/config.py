@@ -23,6 +23,7 @@ from agent.core.model.app import App
 from agent.core.model.documents import StrictDocument
 from agent.core.model.durations import Duration
 from agent.core.model.errors import FatalError
+from agent.core.model.field_problems import FieldProblem, field_problems
 from agent.core.model.names import AppName, NodeName, parse_app, parse_node
 
 DEFAULT_FILE = Path("/etc/tidegate/tidegate.toml")
@@ -232,7 +233,7 @@ def load(path: Path | None = None) -> Settings:
     except SettingsError as exc:
         raise FatalError(f"{_variable_in(exc)} is no JSON, as which a table or list is written there") from exc
     except ValidationError as exc:
-        raise FatalError("\n".join(_problem(chosen, problem) for problem in exc.errors(include_url=False))) from exc
+        raise FatalError("\n".join(_problem(chosen, problem) for problem in field_problems(exc))) from exc
 
 
 def _table(path: Path) -> dict[str, Any]:
@@ -260,8 +261,8 @@ def _variable_in(error: SettingsError) -> str:
     return f"environment variable {PREFIX}{found[1].upper()}" if found else str(error)
 
 
-def _problem(path: Path, problem: Any) -> str:
-    key = ".".join(str(part) for part in problem["loc"]) or "settings"
-    what = "unknown key" if problem["type"] == "extra_forbidden" else problem["msg"].removeprefix("Value error, ")
-    variable = PREFIX + "__".join(str(part) for part in problem["loc"]).upper()
-    return f"environment variable {variable}: {what}" if variable in os.environ else f"{path}: {key}: {what}"
+def _problem(path: Path, problem: FieldProblem) -> str:
+    variable = PREFIX + "__".join(problem.path).upper()
+    if variable in os.environ:
+        return f"environment variable {variable}: {problem.what}"
+    return f"{path}: {problem.text(whole='settings')}"

@@ -10,6 +10,7 @@ from pydantic import SecretStr, ValidationError
 
 from agent.adapters.host.journal import write_atomically
 from agent.core.model.errors import FatalError
+from agent.core.model.field_problems import field_problems
 from agent.provision.consul_config import ConsulPlan, Secrets, render
 from agent.provision.consul_program import consul_version, validate
 
@@ -50,19 +51,9 @@ def load(file: Path) -> ConsulPlan:
     except OSError as exc:
         raise FatalError(f"{file} cannot be read: {exc.strerror}") from exc
     except ValidationError as exc:
-        problems = exc.errors(include_url=False, include_input=False)
-        raise FatalError("\n".join(f"{file}: {_where(problem)}: {_what(problem)}" for problem in problems)) from exc
+        raise FatalError("\n".join(f"{file}: {each.text(whole='settings')}" for each in field_problems(exc))) from exc
     except ValueError as exc:
         raise FatalError(f"{file} is no TOML: {exc}") from exc
-
-
-def _where(problem: Any) -> str:
-    return ".".join(map(str, problem["loc"])) or "settings"
-
-
-def _what(problem: Any) -> str:
-    unknown = problem["type"] == "extra_forbidden"
-    return "unknown key" if unknown else str(problem["msg"]).removeprefix("Value error, ")
 
 
 def _secrets(plan: ConsulPlan) -> Secrets:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from agent.cli.options import Shape
 from agent.core.model.errors import FatalError
+from agent.core.model.field_problems import field_problems
 from agent.core.model.names import ImageReference, parse_reference
 from agent.core.model.spec import RunSpec
 from agent.core.rollout.decision import Decision, Request
@@ -66,10 +67,10 @@ def strategy_of(shape: Shape, app: "App | None") -> Strategy:
     try:
         return Strategy(**values, waits_for_promote=shape.manual)
     except ValidationError as exc:
-        problem = exc.errors(include_url=False, include_input=False)[0]
-        where = str(problem["loc"][0]).replace("_", "-") if problem["loc"] else ""
+        problem = field_problems(exc)[0]
+        where = problem.path[0].replace("_", "-") if problem.path else ""
         hint = "--canary" if where == "steps" and shape.canary else f"--{where}" if where else None
-        raise typer.BadParameter(str(problem["msg"]).removeprefix("Value error, "), param_hint=hint) from exc
+        raise typer.BadParameter(problem.what, param_hint=hint) from exc
 
 
 def spec_of(file: Path | None, app: "App | None", before: Decision | None) -> SpecFrom:
@@ -101,8 +102,7 @@ def _read(file: Path) -> RunSpec:
         text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
         return RunSpec.model_validate(tomllib.loads(text) if file.suffix == ".toml" else json.loads(text))
     except ValidationError as exc:
-        problems = exc.errors(include_url=False, include_input=False)
-        raise FatalError("\n".join(f"--spec {file}: {_problem(each)}" for each in problems)) from exc
+        raise FatalError("\n".join(f"--spec {file}: {each.text()}" for each in field_problems(exc))) from exc
     except OSError as exc:
         raise FatalError(f"--spec {file} cannot be read: {exc.strerror}") from exc
     except ValueError as exc:
@@ -113,9 +113,3 @@ def _read(file: Path) -> RunSpec:
 def _value(name: str, text: str) -> str | float:
     """Read ``30`` as a number of seconds; a share of the hosts stays text."""
     return float(text) if text.isdecimal() and not name.startswith("max_") else text
-
-
-def _problem(problem: Any) -> str:
-    where = ".".join(map(str, problem["loc"])) or "document"
-    what = "unknown key" if problem["type"] == "extra_forbidden" else problem["msg"].removeprefix("Value error, ")
-    return f"{where}: {what}"

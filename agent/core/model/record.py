@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from agent.core.model.documents import TolerantDocument
 from agent.core.model.errors import PermanentError
+from agent.core.model.field_problems import field_problems
 from agent.core.model.names import ImageReference, NodeName, Pin, ReleaseId, parse_reference
 from agent.core.model.spec import RunSpec
 
@@ -117,13 +118,13 @@ def read_record(text: str) -> RolloutRecord:
     try:
         head: Any = _Head.model_validate_json(text)
     except ValidationError as exc:
-        raise PermanentError(f"rollout record is unreadable: {_first_problem(exc)}") from exc
+        raise PermanentError(f"rollout record is unreadable: {field_problems(exc)[0].text()}") from exc
     if head.v > RECORD_VERSION:
         raise PermanentError(f"rollout record has version {head.v}, this agent reads up to {RECORD_VERSION}")
     try:
         record = RolloutRecord.model_validate_json(text)
     except ValidationError as exc:
-        raise PermanentError(f"rollout record is unreadable: {_first_problem(exc)}") from exc
+        raise PermanentError(f"rollout record is unreadable: {field_problems(exc)[0].text()}") from exc
     if record.target is None and record.phase not in _WITHOUT_TARGET:
         raise PermanentError(f"rollout record is unreadable: target is missing in phase {record.phase}")
     return record
@@ -131,8 +132,3 @@ def read_record(text: str) -> RolloutRecord:
 
 class _Head(TolerantDocument):
     v: int
-
-
-def _first_problem(exc: ValidationError) -> str:
-    problem = exc.errors(include_input=False, include_url=False)[0]
-    return f"{'.'.join(map(str, problem['loc'])) or 'document'}: {problem['msg']}"

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from agent.core.model.documents import TolerantDocument
 from agent.core.model.errors import PermanentError
+from agent.core.model.field_problems import field_problems
 from agent.core.model.names import ImageReference, parse_reference
 from agent.core.model.record import Phase, RecordedRelease, RolloutRecord, read_record
 from agent.core.model.spec import RunSpec
@@ -101,9 +102,7 @@ def read_decision(text: str) -> Decision:
     try:
         return Decision.model_validate_json(text)
     except ValidationError as exc:
-        problem = exc.errors(include_input=False, include_url=False)[0]
-        where = ".".join(map(str, problem["loc"]))
-        raise PermanentError(f"rollout record is unreadable: {where}: {problem['msg']}") from exc
+        raise PermanentError(f"rollout record is unreadable: {field_problems(exc)[0].text()}") from exc
 
 
 def write_decision(record: Decision) -> str:
