@@ -18,7 +18,7 @@ from agent.adapters.consul.wire import Op, TxnResult, Verb
 from agent.core.model import keys
 from agent.core.model.documents import TolerantDocument
 from agent.core.model.errors import ConsulForbiddenError, ConsulUnavailableError, PermanentError
-from agent.core.model.keys import KeySnapshot, KeyValue, Present, Reading, read_snapshot
+from agent.core.model.keys import KeySnapshot, KeyValue, Present, read_snapshot
 from agent.core.model.names import AppName, NodeName, parse_node
 from agent.core.model.record import Phase
 from agent.core.model.report import REPORT_VERSION, NodeReport
@@ -59,7 +59,7 @@ class FleetReading:
     @property
     def indexes(self) -> Indexes:
         """ModifyIndexes for the guards of a write that follows from this reading."""
-        return Indexes(record=_index(self.keys.rollout), active=_index(self.keys.active))
+        return Indexes(record=keys.index_of(self.keys.rollout), active=keys.index_of(self.keys.active))
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +269,3 @@ def _op(write: Write) -> Op:
             return Op(Verb.CHECK_NOT_EXISTS, write.key)
         case Guard.CHECK:
             return Op(Verb.CHECK_INDEX, write.key, index=write.index)
-
-
-def _index(reading: Reading) -> int:
-    return reading.modify_index if isinstance(reading, Present) else 0

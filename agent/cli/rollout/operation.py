@@ -117,7 +117,7 @@ class Errand:
         finally:
             self.view = follower.view or self.view
 
-    def _took(self, given: Given) -> None:
+    def _took(self, given: Given[FleetReading]) -> None:
         self.record = given.record
 
 

@@ -7,14 +7,16 @@ Whether a write of ours happened is read from its audit entry: nobody else write
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 from agent.adapters.consul.fleet import FleetReading, read_fleet, write_change
-from agent.adapters.consul.kv import Consistency
+from agent.adapters.consul.kv import Consistency, ConsulClient
 from agent.adapters.consul.wire import TxnConflict, TxnDenied, TxnDone
 from agent.cli.connect import Session
 from agent.core.model import keys
 from agent.core.model.errors import ConsulUnavailableError, PermanentError, TransientError
-from agent.core.rollout.change import Change, Write, writes_of
+from agent.core.model.names import AppName
+from agent.core.rollout.change import Change, Indexes, Write, writes_of
 from agent.core.rollout.commands import Signature
 from agent.core.rollout.decision import Decision
 
@@ -24,23 +26,47 @@ PAUSE_S = 0.5
 Sleep = Callable[[float], Awaitable[None]]
 
 
+class Basis(Protocol):
+    """What a command decides on."""
+
+    @property
+    def indexes(self) -> Indexes:
+        """ModifyIndexes for the guards of the write."""
+
+
+R = TypeVar("R", bound=Basis)
+
+
 @dataclass(frozen=True, slots=True)
-class Given:
+class Given(Generic[R]):
     """A command that was written."""
 
     record: Decision
-    reading: FleetReading
+    reading: R
     """What it followed from."""
 
 
 async def give(
     session: Session, command: Callable[[FleetReading], Change], by: Signature, *, sleep: Sleep = asyncio.sleep
-) -> Given:
+) -> Given[FleetReading]:
+    """Read the fleet, decide and write; see :func:`submit`."""
+    return await submit(session, read_fleet, command, by, sleep=sleep)
+
+
+async def submit(
+    session: Session,
+    read: Callable[[ConsulClient, AppName], Awaitable[R]],
+    command: Callable[[R], Change],
+    by: Signature,
+    *,
+    sleep: Sleep = asyncio.sleep,
+) -> Given[R]:
     """
     Read, decide and write; again where somebody else was faster.
 
     Args:
         session: for which app, with whose token.
+        read: reads what *command* decides on; its errors end the command, but for an outage.
         command: what to write, from what was read; raises what the operator shall read instead.
         by: who commands; the same at each attempt, so that an attempt whose answer was lost is known again.
         sleep: between attempts.
@@ -55,7 +81,7 @@ async def give(
         if attempt:
             await sleep(PAUSE_S * attempt)
         try:
-            reading = await read_fleet(session.client, session.app)
+            reading = await read(session.client, session.app)
             if (done := await _happened(session, tried)) is not None:
                 return Given(done.record, reading)
             change = command(reading)

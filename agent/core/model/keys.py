@@ -142,6 +142,11 @@ Reading = Present | Absent | Invalid
 ABSENT = Absent()
 
 
+def index_of(reading: Reading) -> int:
+    """Return the ModifyIndex that a guard of a write needs; 0 for a key without a usable value."""
+    return reading.modify_index if isinstance(reading, Present) else 0
+
+
 @dataclass(frozen=True, slots=True)
 class KeySnapshot:
     """The desired state of one app, read in one atomic query. Specs and record are raw text."""

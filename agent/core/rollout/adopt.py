@@ -4,16 +4,18 @@ Accept a state of Consul that went back (a restored snapshot): what ``tidegate a
 A terminal record with a generation above all that any host has seen; hosts then follow what the keys say now.
 """
 
-import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from pydantic import ValidationError
 
 from agent.core.model.documents import TolerantDocument
 from agent.core.model.errors import PermanentError
 from agent.core.model.keys import Invalid, KeySnapshot, Present
-from agent.core.model.record import RECORD_VERSION, Phase
+from agent.core.model.names import ImageReference
+from agent.core.model.record import Phase
+from agent.core.rollout.change import Change, Mirror
+from agent.core.rollout.commands import Signature
+from agent.core.rollout.decision import REASON_MAX_CHARS, Decision
 
 
 class _Seen(TolerantDocument):
@@ -22,40 +24,33 @@ class _Seen(TolerantDocument):
     generation: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Adoption:
-    """What is written in one transaction."""
-
-    generation: int
-    active: str
-    record: str
-    audit: str
-
-
-def adopt(snapshot: KeySnapshot, reports: Iterable[str], *, author: str, reason: str, at: str) -> Adoption:
+def adopt(keys: KeySnapshot, reports: Iterable[str], by: Signature) -> Change:
     """
-    Say what to write so that the present ``active/image`` is followed.
+    Accept the present ``active/image``.
 
     Args:
-        snapshot: the keys as they are now.
+        keys: the app's keys, read consistently; the record may be unreadable.
         reports: texts of all hosts' reports; one that cannot be read counts as none.
-        author: who asks.
-        reason: why.
-        at: time in ISO 8601.
+        by: who asks.
 
     Raises:
         PermanentError: there is no usable ``active/image`` to adopt.
     """
-    if not isinstance(snapshot.active, Present):
-        why = snapshot.active.reason if isinstance(snapshot.active, Invalid) else "active/image is missing"
+    if not isinstance(keys.active, Present):
+        why = keys.active.reason if isinstance(keys.active, Invalid) else "active/image is missing"
         raise PermanentError(f"{why}: set it first, then adopt")
-    active = snapshot.active.value
-    texts = [*reports, snapshot.rollout.value if isinstance(snapshot.rollout, Present) else "{}"]
-    generation = max(_generation(text) for text in texts) + 1
-    entry = {"author": author, "reason": reason, "at": at}
-    record = {"v": RECORD_VERSION, "generation": generation, "seq": 0, "epoch": 0, "phase": Phase.SUCCESSFUL, **entry}
-    audit = {"v": RECORD_VERSION, "what": "adopted", "from": None, "to": Phase.SUCCESSFUL, "active": active, **entry}
-    return Adoption(generation, active, json.dumps(record), json.dumps(audit))
+    texts = [*reports, keys.rollout.value if isinstance(keys.rollout, Present) else "{}"]
+    record = Decision(
+        generation=max(_generation(text) for text in texts) + 1,
+        seq=0,
+        phase=Phase.SUCCESSFUL,
+        author=by.author[:REASON_MAX_CHARS],
+        reason=by.reason[:REASON_MAX_CHARS],
+        why="adopted",
+        created_at=by.at,
+    )
+    stage = Mirror(ImageReference(keys.active.value), None)
+    return Change(record, "adopted", why=by.note, stage=stage, checks_active=True)
 
 
 def _generation(text: str) -> int:

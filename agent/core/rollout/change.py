@@ -125,6 +125,8 @@ def audit_of(change: Change, *, by: str, now: float) -> dict[str, object]:
             entry[name] = release.image
     if record.request is not None:
         entry |= {"image": record.request.image, "author": record.author, "reason": record.reason}
+    elif change.stage is not None:  # `adopt` accepts what is active
+        entry |= {"active": change.stage.image, "author": record.author, "reason": record.reason}
     if change.times:
         entry["hosts"] = dict(sorted(change.times.items()))
     if change.lines:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from agent.core.model.durations import format_duration
 from agent.core.model.errors import PermanentError
-from agent.core.model.keys import Absent, Invalid, KeySnapshot, Present, Reading
+from agent.core.model.keys import Absent, Invalid, KeySnapshot, Present, index_of
 from agent.core.model.names import ImageReference
 from agent.core.model.record import Phase, RecordedRelease
 from agent.core.model.report import NodeReport
@@ -271,15 +271,11 @@ def _refuse_by_hand(keys: KeySnapshot, before: Decision | None) -> None:
                 "or withdraw it by setting stage/image to the active one",
             )
         case Absent(), Present(stage, at) if not (
-            before is not None and before.leaves_stage_behind and at <= _index(keys.rollout)
+            before is not None and before.leaves_stage_behind and at <= index_of(keys.rollout)
         ):
             raise PermanentError(f"{stage} is staged by hand and nothing is active: activate it, or delete stage/image")
         case _:
             return
-
-
-def _index(reading: Reading) -> int:
-    return reading.modify_index if isinstance(reading, Present) else 0
 
 
 def _standing(before: Decision | None, keys: KeySnapshot) -> RecordedRelease | None:

@@ -10,24 +10,35 @@ from agent.core.model.keys import ABSENT, Invalid, KeySnapshot, Known, Present
 from agent.core.model.names import ImageReference, NodeName
 from agent.core.model.record import read_record
 from agent.core.rollout.adopt import adopt
+from agent.core.rollout.change import audit_of
+from agent.core.rollout.commands import Signature
+from agent.core.rollout.decision import write_decision
 
 BOOT = BootState(is_running=True, confirmed=True, waited_s=100.0)
 NODE = NodeName("web-1")
+ME = Signature("me", "restored", 0.0)
 
 
 def test_the_generation_is_above_every_one_seen() -> None:
     """Of the record and of all reports, whatever else these hold; junk counts as none."""
     snapshot = KeySnapshot(active=Present("app:a", 5), rollout=Present('{"generation": 3}', 4))
-    made = adopt(snapshot, ['{"generation": 7, "v": 99}', "junk", "{}"], author="me", reason="restored", at="now")
-    record = read_record(made.record)
-    assert (made.generation, record.generation, record.phase.is_terminal) == (8, 8, True)
+    made = adopt(snapshot, ['{"generation": 7, "v": 99}', "junk", "{}"], ME)
+    record = read_record(write_decision(made.record))
+    assert (record.generation, record.phase.is_terminal) == (8, True)
+
+
+def test_its_audit_entry_names_what_is_followed_who_asked_and_why() -> None:
+    """As the history shows it."""
+    made = adopt(KeySnapshot(active=Present("app:a", 5)), [], ME)
+    entry = audit_of(made, by="me", now=0.0)
+    assert (entry["what"], entry["active"], entry["author"], entry["reason"]) == ("adopted", "app:a", "me", "restored")
 
 
 @pytest.mark.parametrize("active", [ABSENT, Invalid("key cs90/active/image is empty")])
 def test_without_a_usable_active_image_there_is_nothing_to_adopt(active: Invalid) -> None:
     """The message says what to do first."""
     with pytest.raises(PermanentError, match="set it first"):
-        adopt(KeySnapshot(active=active), [], author="me", reason="", at="now")
+        adopt(KeySnapshot(active=active), [], ME)
 
 
 def test_a_host_that_held_a_state_that_went_back_follows_it_once_adopted() -> None:
@@ -38,9 +49,12 @@ def test_a_host_that_held_a_state_that_went_back_follows_it_once_adopted() -> No
     assert isinstance(held.desired.serve, Want)
     assert held.desired.serve.reference == ImageReference("app:b")
     assert "tidegate adopt" in " ".join(held.desired.notes)
-    made = adopt(restored, [], author="me", reason="restored", at="now")
+    made = adopt(restored, [], ME)
     followed = judge(
-        Known(KeySnapshot(active=Present("app:a", 12), rollout=Present(made.record, 40))), held.baseline, NODE, BOOT
+        Known(KeySnapshot(active=Present("app:a", 12), rollout=Present(write_decision(made.record), 40))),
+        held.baseline,
+        NODE,
+        BOOT,
     )
     assert isinstance(followed.desired.serve, Want)
     assert followed.desired.serve.reference == ImageReference("app:a")

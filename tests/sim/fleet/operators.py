@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from agent.adapters.consul.fleet import read_keys, write_change
-from agent.adapters.consul.wire import Op, TxnDone, Verb
+from agent.adapters.consul.wire import TxnDone
 from agent.core.model import keys
 from agent.core.model.errors import PermanentError, TidegateError
-from agent.core.model.keys import KeySnapshot, Present
+from agent.core.model.keys import KeySnapshot
 from agent.core.model.names import ImageReference
 from agent.core.model.report import NodeReport
 from agent.core.rollout import commands
@@ -86,7 +86,7 @@ class Operator:
         snapshot = await read_keys(client, APP)
         now = 1_000_000.0 + self.clock.now
         change = self.bug.change(command(snapshot, Signature(self.name, what, now)))
-        indexes = Indexes(record=_index(snapshot.rollout), active=_index(snapshot.active))
+        indexes = Indexes(record=keys.index_of(snapshot.rollout), active=keys.index_of(snapshot.active))
         result = await write_change(client, APP, writes_of(APP, change, indexes, by=self.name, now=now))
         if isinstance(result, TxnDone):
             self.note(f"{self.name}: {what}")
@@ -113,24 +113,15 @@ class Operator:
             try:
                 snapshot = await read_keys(client, APP)
                 listing = await client.list(keys.node_reports(APP))
-                made = adopt(
-                    snapshot, [entry.value.decode() for entry in listing.entries], author=self.name, reason="", at=""
-                )
-                ops = (
-                    Op(Verb.CAS, keys.rollout(APP), made.record.encode(), _index(snapshot.rollout)),
-                    Op(Verb.CAS, keys.history(APP, made.generation, 0), made.audit.encode(), 0),
-                    Op(Verb.SET, keys.active_image(APP), made.active.encode()),
-                    Op(Verb.SET, keys.stage_image(APP), made.active.encode()),
-                )
-                if isinstance(await client.txn(*ops), TxnDone):
-                    self.note(f"{self.name}: adopt, generation {made.generation}")
+                by = Signature(self.name, "", self.clock.now)
+                made = adopt(snapshot, [entry.value.decode() for entry in listing.entries], by)
+                indexes = Indexes(record=keys.index_of(snapshot.rollout), active=keys.index_of(snapshot.active))
+                writes = writes_of(APP, made, indexes, by=self.name, now=self.clock.now)
+                if isinstance(await write_change(client, APP, writes), TxnDone):
+                    self.note(f"{self.name}: adopt, generation {made.record.generation}")
                     return
             except PermanentError as exc:
                 self._refused("adopt", exc)
                 self.put(active="app:a")
             except TidegateError:
                 await Sleep(1.0)
-
-
-def _index(reading: keys.Reading) -> int:
-    return reading.modify_index if isinstance(reading, Present) else 0
