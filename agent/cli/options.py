@@ -52,7 +52,7 @@ Wait = Annotated[
 
 def complete_app(incomplete: str) -> list[str]:
     """Offer the apps that Consul knows; none when it does not answer at once."""
-    from agent.cli.connect import apps_for_completion
+    from agent.cli.endpoint import apps_for_completion
 
     return [app for app in apps_for_completion() if app.startswith(incomplete)]
 

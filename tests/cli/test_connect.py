@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.cli.connect import author_of, client_of, named_app, reach, settings_of, with_scheme
+from agent.cli.connect import author_of, named_app
+from agent.cli.endpoint import client_of, reach, settings_of, with_scheme
 from agent.cli.options import Access
 from agent.config import Settings
 from agent.core.model.errors import FatalError
@@ -20,7 +21,7 @@ def _settings(tmp_path: Path) -> Settings:
         'node = "web-1"\n[consul]\naddress = "https://settings:8501"\ntoken_file = "/settings/token"\n'
         'ca_file = "/settings/ca"\n[[apps]]\nname = "shop"\n'
     )
-    found = settings_of(Access(config=file))
+    found = settings_of(file)
     assert found is not None
     return found
 
@@ -92,9 +93,9 @@ def test_an_address_or_a_certificate_that_cannot_be_used_is_named() -> None:
 def test_a_settings_file_that_is_named_must_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The default one, or that of the environment, need not."""
     monkeypatch.setenv("TIDEGATE_CONFIG", str(tmp_path / "none.toml"))
-    assert settings_of(Access()) is None
+    assert settings_of(None) is None
     with pytest.raises(FatalError, match="does not exist"):
-        settings_of(Access(config=tmp_path / "none.toml"))
+        settings_of(tmp_path / "none.toml")
 
 
 def test_the_app_is_that_of_option_environment_or_settings(settings: Settings) -> None:
