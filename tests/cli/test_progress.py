@@ -53,19 +53,20 @@ def a_view(
     """Return a look at a fleet in which every host serves a."""
     names = [NodeName(node) for node in nodes]
     keys = KeySnapshot(rollout=Present(write_decision(record), 5) if record else ABSENT)
+    agents = tuple(
+        Instance(node, node, "10.0.0.1", 1, {"node": node, "app": "shop", "zone": f"zone-{node}"}, CheckStatus.PASSING)
+        for node in names
+    )
     reading = FleetReading(
         keys=keys,
         reports={node: first_report("shop", node) for node in names},
         live={node: f"{node}-boot" for node in names},
         members=tuple(names),
         coordinators={NodeName("core-1"): "x"} if coordinators else {},
-    )
-    agents = tuple(
-        Instance(node, node, "10.0.0.1", 1, {"node": node, "app": "shop", "zone": f"zone-{node}"}, CheckStatus.PASSING)
-        for node in names
+        instances=agents,
     )
     lock = Lock("core-1", 4) if coordinators else None
-    return view_of(Look(AppName("shop"), reading, NOW, agents, lock))[0]
+    return view_of(Look(AppName("shop"), reading, NOW, lock))[0]
 
 
 def an_entry(seq: int, phase: Phase, was: Phase, **words: str) -> Entry:

@@ -5,19 +5,20 @@ Reading: the desired keys first, then members, reports and the catalog, so that 
 the record it is judged against. A token without the right sees empty lists, not errors: :func:`read_fleet` confirms.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Annotated
+from typing import Annotated, Never, TypeVar
 
 from pydantic import AfterValidator, ValidationError
 
-from agent.adapters.consul.kv import Consistency, ConsulClient, Listing
-from agent.adapters.consul.services import AGENT_SERVICE, CheckStatus, Instances, health_service
+from agent.adapters.consul.kv import Consistency, ConsulClient
+from agent.adapters.consul.services import CheckStatus, Instance, Instances
+from agent.adapters.consul.visibility import Seen, list_agents, list_keys
 from agent.adapters.consul.wire import Op, TxnResult, Verb
 from agent.core.model import keys
 from agent.core.model.documents import TolerantDocument
-from agent.core.model.errors import ConsulForbiddenError, ConsulUnavailableError, PermanentError
+from agent.core.model.errors import ConsulForbiddenError, ConsulUnavailableError, PermanentError, TidegateError
 from agent.core.model.keys import KeySnapshot, KeyValue, Present, read_snapshot
 from agent.core.model.names import AppName, NodeName, parse_node
 from agent.core.model.record import Phase
@@ -25,6 +26,7 @@ from agent.core.model.report import REPORT_VERSION, NodeReport
 from agent.core.rollout.change import Guard, Indexes, Write
 from agent.core.rollout.decision import Decision, read_decision
 
+T = TypeVar("T")
 REPORTS_KEPT = 4096
 _ALIVE = frozenset({CheckStatus.PASSING, CheckStatus.WARNING})
 
@@ -42,6 +44,8 @@ class FleetReading:
     """What cannot be read: reports, instances, the list of members."""
     coordinators: Mapping[NodeName, str] = field(default_factory=dict)
     """Instance ids of live agents that may coordinate."""
+    instances: tuple[Instance, ...] = ()
+    """Every agent of the catalog, alive or not, of whichever app."""
 
     @property
     def record(self) -> Decision | None:
@@ -81,7 +85,7 @@ async def read_keys(
     """
     wanted = (keys.rollout(app), keys.active_image(app), keys.stage_image(app))
     for _ in range(2):
-        listing = await _whole(client, keys.app_prefix(app), consistency)
+        listing = (await list_keys(client, keys.app_prefix(app), consistency)).whole()
         seen = {entry.key for entry in listing.entries}
         missing = [key for key in wanted if key not in seen]
         if not [key for key in missing if await client.get(key, consistency=consistency) is not None]:
@@ -90,29 +94,47 @@ async def read_keys(
 
 
 async def read_fleet(
-    client: ConsulClient, app: AppName, consistency: Consistency = Consistency.CONSISTENT
+    client: ConsulClient,
+    app: AppName,
+    consistency: Consistency = Consistency.CONSISTENT,
+    *,
+    on_gap: Callable[[TidegateError], None] | None = None,
 ) -> FleetReading:
     """
     Read everything a decision about *app*'s fleet depends on.
 
+    Args:
+        client: whose token must have the rights.
+        app: whose fleet.
+        consistency: of each read.
+        on_gap: given by who only shows the fleet: told of each part that cannot be read, or not in whole; the part
+            then holds what was seen. Without it the first gap ends the reading.
+
     Raises:
-        ConsulForbiddenError: the token may not read the keys, the reports or the services, or there is no agent at all.
+        ConsulForbiddenError: the token may not read the keys; or the reports or the services, or there is no agent.
         ConsulUnavailableError: no usable answer.
         PermanentError: the list of members cannot be read.
     """
+    gap = on_gap or _refuse
     snapshot = await read_keys(client, app, consistency)
-    members = await read_members(client, app, snapshot, consistency)
-    listing = await _whole(client, keys.node_reports(app), consistency)
-    if not listing.entries:
-        await client.get(keys.node_reports(app), consistency=consistency)  # 403 where the right is missing
-    found = await health_service(client, AGENT_SERVICE, consistency=consistency)
-    if found.is_filtered or not found.instances:
-        # Consul has no way to tell the two apart, and whoever coordinates is registered there itself.
-        raise ConsulForbiddenError(
-            f"{client.name} shows not every {AGENT_SERVICE}, or none: "
-            "none is registered, or the token may not read services and nodes"
-        )
-    return assemble(app, snapshot, members, listing.entries, found)
+    members: tuple[NodeName, ...] = ()
+    try:
+        members = await read_members(client, app, snapshot, consistency)
+    except PermanentError as exc:
+        gap(exc)
+    reports = _noted(await list_keys(client, keys.node_reports(app), consistency), gap)
+    instances = _noted(await list_agents(client, consistency), gap)
+    return assemble(app, snapshot, members, reports.entries, instances)
+
+
+def _refuse(error: TidegateError) -> Never:
+    raise error
+
+
+def _noted(seen: Seen[T], gap: Callable[[TidegateError], None]) -> T:
+    if seen.problem:
+        gap(ConsulForbiddenError(seen.problem))
+    return seen.found
 
 
 def assemble(
@@ -147,6 +169,7 @@ def assemble(
         members=members,
         notes=tuple(notes),
         coordinators={node: meta.get("instance", "") for node, meta in alive if meta.get("coordinator") == "true"},
+        instances=instances.instances,
     )
 
 
@@ -231,13 +254,6 @@ def members_of(entry: KeyValue) -> tuple[NodeName, ...]:
         return _Members.model_validate_json(entry.value).members
     except ValidationError as exc:
         raise PermanentError(f"key {entry.key} holds no list of members") from exc
-
-
-async def _whole(client: ConsulClient, prefix: str, consistency: Consistency) -> Listing:
-    listing = await client.list(prefix, consistency=consistency)
-    if listing.is_filtered:
-        raise ConsulForbiddenError(f"{client.name}: the token may not read all keys under {prefix}")
-    return listing
 
 
 async def write_change(

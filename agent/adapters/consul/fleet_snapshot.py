@@ -1,19 +1,18 @@
 """
 One look at an app's fleet in Consul, for people: what cannot be read is noted instead of ending the command.
 
-Decisions are made on :func:`agent.adapters.consul.fleet.read_fleet`, which refuses to guess; this is for showing.
+Decisions are made on :func:`agent.adapters.consul.fleet.read_fleet` in its strict mode; this is its tolerant one.
 """
 
 import time
 from dataclasses import dataclass
 
-from agent.adapters.consul.fleet import FleetReading, assemble, read_keys, read_members
+from agent.adapters.consul.fleet import FleetReading, read_fleet
 from agent.adapters.consul.kv import Consistency, ConsulClient
-from agent.adapters.consul.services import AGENT_SERVICE, Instance, Instances, health_service
+from agent.adapters.consul.services import Instance
 from agent.core.model import keys
 from agent.core.model.errors import ConsulForbiddenError, PermanentError
-from agent.core.model.keys import KeyValue
-from agent.core.model.names import AppName, NodeName
+from agent.core.model.names import AppName
 from agent.core.rollout.decision import Decision
 from agent.core.rollout.lock import holder_of
 
@@ -34,8 +33,6 @@ class Look:
     reading: FleetReading
     at: float
     """Unix seconds of this machine."""
-    instances: tuple[Instance, ...] = ()
-    """Every agent of the catalog, alive or not, of whichever app."""
     lock: Lock | None = None
     """None: no session holds the coordinators' lock."""
     is_lock_known: bool = True
@@ -50,6 +47,11 @@ class Look:
             return self.reading.record
         except PermanentError:
             return None
+
+    @property
+    def instances(self) -> tuple[Instance, ...]:
+        """Every agent of the catalog, alive or not, of whichever app."""
+        return self.reading.instances
 
     @property
     def is_empty(self) -> bool:
@@ -67,22 +69,14 @@ async def look(client: ConsulClient, app: AppName, consistency: Consistency = Co
         ConsulForbiddenError: the token may not read the app's keys.
         ConsulUnavailableError: no usable answer.
     """
-    snapshot = await read_keys(client, app, consistency)
     notes: list[str] = []
-    members: tuple[NodeName, ...] = ()
-    try:
-        members = await read_members(client, app, snapshot, consistency)
-    except PermanentError as exc:
-        notes.append(str(exc))
-    reports = await _reports(client, app, consistency, notes)
-    found = await _agents(client, notes)
+    reading = await read_fleet(client, app, consistency, on_gap=lambda gap: notes.append(str(gap)))
     lock, is_lock_known = await _lock(client, app, notes)
-    reading = assemble(app, snapshot, members, reports, found)
     try:
         reading.record  # noqa: B018 - only whether it can be read
     except PermanentError as exc:
         notes.append(str(exc))
-    return Look(app, reading, time.time(), found.instances, lock, is_lock_known, (*notes, *reading.notes))
+    return Look(app, reading, time.time(), lock, is_lock_known, (*notes, *reading.notes))
 
 
 async def _lock(client: ConsulClient, app: AppName, notes: list[str]) -> tuple[Lock | None, bool]:
@@ -92,29 +86,3 @@ async def _lock(client: ConsulClient, app: AppName, notes: list[str]) -> tuple[L
         notes.append(f"the token may not read {keys.coordinator(app)}: who coordinates is not known")
         return None, False
     return None if held is None else Lock(held.node or "somebody unnamed", held.epoch), True
-
-
-async def _reports(
-    client: ConsulClient, app: AppName, consistency: Consistency, notes: list[str]
-) -> tuple[KeyValue, ...]:
-    prefix = keys.node_reports(app)
-    listing = await client.list(prefix, consistency=consistency)
-    forbidden = f"the token may not read all of {prefix}: hosts may be missing here"
-    if listing.is_filtered:
-        notes.append(forbidden)
-    if not listing.entries:
-        try:
-            await client.get(prefix, consistency=consistency)
-        except ConsulForbiddenError:
-            notes.append(forbidden)
-    return listing.entries
-
-
-async def _agents(client: ConsulClient, notes: list[str]) -> Instances:
-    try:
-        found = await health_service(client, AGENT_SERVICE)
-    except ConsulForbiddenError:
-        found = Instances((), 0, is_filtered=True)
-    if found.is_filtered or not found.instances:
-        notes.append(f"no {AGENT_SERVICE} is shown: none is registered, or the token may not read services and nodes")
-    return found

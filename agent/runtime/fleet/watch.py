@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar
 from agent.adapters.consul.fleet import FleetReading, assemble, read_fleet, read_keys, read_members
 from agent.adapters.consul.kv import Block, Consistency, ConsulClient, Listing
 from agent.adapters.consul.services import AGENT_SERVICE, Instances, health_service
+from agent.adapters.consul.visibility import list_keys
 from agent.adapters.consul.watch import BACKOFF_FIRST_S, BACKOFF_MAX_S, Pace, TokenBucket, next_index, watch
 from agent.core.model import keys
 from agent.core.model.errors import ConsulForbiddenError, PermanentError, TidegateError
@@ -149,12 +150,7 @@ class FleetWatch:
         self.on_change()
 
     async def _read_reports(self, block: Block | None) -> Listing:
-        listing = await self.client.list(keys.node_reports(self.app), block=block)
-        if listing.is_filtered:
-            raise ConsulForbiddenError(f"{self.client.name}: the token may not read all reports")
-        if not listing.entries:
-            await self.client.get(keys.node_reports(self.app))  # 403 where the right is missing
-        return listing
+        return (await list_keys(self.client, keys.node_reports(self.app), block=block)).whole()
 
     def _take_reports(self, listing: Listing) -> None:
         self._reports = listing
