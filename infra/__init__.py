@@ -1,1 +1,1 @@
-"""The AWS stack, its DNS names and what its machines do at boot; knows nothing of the agent."""
+"""The AWS stack and its DNS names: what an operator's desk does. Knows nothing of the agent."""

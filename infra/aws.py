@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from infra.errors import AwsBusyError, AwsError, AwsMissingError
+from infra.errors import AwsBusyError, AwsError, AwsMissingError, AwsTakenError
 
 _Answer = TypeVar("_Answer")
 
@@ -101,6 +101,8 @@ def _of_code(what: str, error: dict[str, Any], operation: str) -> AwsError:
         return AwsError(f"cannot {what}: AWS does not know these credentials ({code})")
     if "does not exist" in message or "NotFound" in code or code.startswith("NoSuch"):
         return AwsMissingError(f"cannot {what}: {message or code}")
+    if code == "ParameterAlreadyExists":
+        return AwsTakenError(f"cannot {what}: it is there already")
     return AwsError(f"cannot {what}: {message or code}")
 
 

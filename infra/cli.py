@@ -13,14 +13,12 @@ from infra.cloudformation import Proposal, Stack
 from infra.config import StackConfig, load
 from infra.dns_records import Zone
 from infra.errors import AwsError, ConfigError, InfraError
-from infra.machine.commands import machine
 
 cli = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, help="The AWS stack that Tidegate's hosts run in."
 )
 dns = typer.Typer(no_args_is_help=True, help="The private names of the Consul servers.")
 cli.add_typer(dns, name="dns")
-cli.add_typer(machine, name="machine")
 
 Env = Annotated[str, typer.Option("--env", "-e", help="Environment by name, or the path of a TOML file.")]
 Name = Annotated[str | None, typer.Option("--stack", help="Name of the stack [default: that of the environment].")]

@@ -17,5 +17,9 @@ class AwsMissingError(AwsError):
     """What was asked for does not exist."""
 
 
+class AwsTakenError(AwsError):
+    """What was to be made is there already."""
+
+
 class AwsBusyError(AwsError):
     """AWS throttles or stumbles: the same call may succeed later."""

@@ -8,7 +8,7 @@ from typing import Any
 import typer
 from pydantic import SecretStr, ValidationError
 
-from agent.adapters.host.journal import write_atomically
+from agent.adapters.host.atomic_file import write_atomically
 from agent.core.model.errors import FatalError
 from agent.core.model.field_problems import field_problems
 from agent.provision.consul_config import ConsulPlan, Secrets, render

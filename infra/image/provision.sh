@@ -138,8 +138,8 @@ tidegate() {
         echo "$wanted" >"$home/.installed"
     fi
     local name
-    for name in render-haproxy render-consul drain; do
-        install_file "$source_dir/infra/image/libexec/$name" "$home/libexec/$name" 0755
+    for name in render-haproxy render-consul; do
+        install_file "$source_dir/agent/provision/libexec/$name" "$home/libexec/$name" 0755
     done
     if [[ $(readlink /usr/local/bin/tidegate) != "$home/bin/tidegate" ]]; then
         ln -sfn "$home/bin/tidegate" /usr/local/bin/tidegate

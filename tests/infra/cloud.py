@@ -27,10 +27,10 @@ from cluster.servers.host import TEST_KNOBS
 from cluster.servers.tools import run
 from cluster.settings import File, docker_config
 from tests.adapters.fakes.ec2 import FakeEc2, running
+from tests.infra.account import REGION
 from tests.infra.cases import ROOT
-from tests.infra.conftest import REGION
-from tests.infra.machines import SETTINGS
 from tests.infra.test_userdata import rendered
+from tests.provision.aws.machines import SETTINGS
 
 STACK = "final-project"
 APP = {"name": "cs90", "container_port": 8080, "health_path": "/health", "knobs": TEST_KNOBS}
@@ -47,7 +47,7 @@ RUN apt-get update -qq && /usr/src/tidegate/infra/image/provision.sh aws --wheel
 BOOT = """[Service]
 Environment=AWS_ENDPOINT_URL={moto} AWS_EC2_METADATA_SERVICE_ENDPOINT={metadata}
 ExecStart=
-ExecStart=/opt/tidegate/bin/tidegate-infra machine {verb} --metadata {metadata}
+ExecStart=/opt/tidegate/bin/tidegate-machine {verb} --metadata {metadata}
 """
 AGENT = """[Service]
 Environment=TIDEGATE_EC2__METADATA={metadata} TIDEGATE_EC2__ENDPOINT={metadata}/

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from cluster.servers.tools import cache_dir
+from tests.infra.account import IMAGE, REGION
 from tests.infra.cases import ROOT
-from tests.infra.conftest import IMAGE, REGION
 
 PAGE = ROOT / "docs" / "infrastructure.md"
 

@@ -10,7 +10,7 @@ from botocore.stub import Stubber
 from infra.aws import patiently
 from infra.dns_records import Change, Record, Server, StaleError, Zone, apply
 from infra.errors import AwsBusyError
-from tests.infra.conftest import IMAGE, REGION
+from tests.infra.account import IMAGE, REGION
 
 pytestmark = [pytest.mark.infra, pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("aws")]
 

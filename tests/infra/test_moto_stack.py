@@ -17,8 +17,8 @@ from infra.destroy import tear_down
 from infra.dns_records import Zone
 from infra.errors import AwsError, InfraError
 from infra.template.stack import render
+from tests.infra.account import REGION
 from tests.infra.cases import ROOT
-from tests.infra.conftest import REGION
 
 pytestmark = [
     pytest.mark.infra,

@@ -12,7 +12,7 @@ from botocore.stub import Stubber
 from infra.aws import Aws
 from infra.cloudformation import Proposal, Stack
 from infra.errors import AwsError
-from tests.infra.conftest import REGION
+from tests.infra.account import REGION
 
 pytestmark = [pytest.mark.infra, pytest.mark.usefixtures("credentials")]
 

@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 UNITS = ROOT / "systemd"
 SCRIPTS = ROOT / "infra" / "image"
+LIBEXEC = ROOT / "agent" / "provision" / "libexec"
 DROP_IN = "haproxy.service.d/tidegate.conf"
 EXPOSURE = {
     "consul-client.service": 1.9,
@@ -105,7 +106,7 @@ def test_every_unit_is_in_the_ratchet() -> None:
 def test_provisioning_knows_every_unit_and_every_script() -> None:
     """What lies in the repository gets onto the machine."""
     text = (SCRIPTS / "provision.sh").read_text()
-    for path in (*UNITS.glob("*.service"), *(SCRIPTS / "libexec").iterdir()):
+    for path in (*UNITS.glob("*.service"), *LIBEXEC.iterdir()):
         assert path.name in text, path
 
 
@@ -113,7 +114,7 @@ def test_provisioning_knows_every_unit_and_every_script() -> None:
 def test_shellcheck_finds_nothing_in_the_scripts() -> None:
     """Every shell script of the image, of set-up, and of CI."""
     shebang = re.compile(r"#!/(usr/bin/env bash|bin/sh)\n")
-    candidates = (*SCRIPTS.rglob("*"), *(ROOT / "cluster/setup").glob("*.sh"), ROOT / ".ci" / "run")
+    candidates = (*SCRIPTS.rglob("*"), *LIBEXEC.iterdir(), *(ROOT / "cluster/setup").glob("*.sh"), ROOT / ".ci" / "run")
     scripts = [str(path) for path in candidates if path.is_file() and shebang.match(path.read_text())]
     assert len(scripts) >= 7
     program = Path(sys.executable).with_name("shellcheck")

@@ -8,7 +8,6 @@ A journal that cannot be read is put aside under another name, never deleted, an
 """
 
 import json
-import os
 import time
 import uuid
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from agent.adapters.host.atomic_file import write_atomically
 from agent.core.host.memory import Failure, Memory, SlotMemory
 from agent.core.model.errors import TransientError
 
@@ -108,18 +108,6 @@ class Journal:
         except OSError:
             return Loaded(Memory(), f"journal {self._path} {problem}")
         return Loaded(Memory(), f"journal {self._path} {problem}; kept as {aside.name}")
-
-
-def write_atomically(path: Path, text: str, mode: int = 0o600) -> None:
-    """Replace *path* by a file that holds *text*; after a crash it holds the old text or the new, whole."""
-    temporary = path.with_name(f".{path.name}.new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        os.fchmod(file.fileno(), mode)
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def _mark_in(file: Path) -> str | None:

@@ -39,7 +39,7 @@ def haproxy_config(
     """Render HAProxy's configuration for the settings, checked with ``haproxy -c``; to standard output, or --out."""
     import asyncio
 
-    from agent.adapters.host.journal import write_atomically
+    from agent.adapters.host.atomic_file import write_atomically
     from agent.config import load
     from agent.factories import make_proxy, prepare_state_dir, proxy_options, proxy_paths
     from agent.provision.haproxy_config import check, render
@@ -77,7 +77,7 @@ def consul_config(
 
 def leave(config: Config = None, api_port: Port = None) -> None:
     """Take this host out of traffic: its load-balancer health turns 503; open visits go on."""
-    from agent.cli.client import ask
+    from agent.adapters.host.agent_api import ask
 
     ask(port_of(config, api_port), "POST", "/v1/leave")
     typer.echo("leaving: the health path answers 503; `tidegate return` undoes it")
@@ -85,7 +85,7 @@ def leave(config: Config = None, api_port: Port = None) -> None:
 
 def come_back(config: Config = None, api_port: Port = None) -> None:
     """Bring a host that left back into traffic."""
-    from agent.cli.client import ask
+    from agent.adapters.host.agent_api import ask
 
     ask(port_of(config, api_port), "POST", "/v1/return")
     typer.echo("back: the health path says again what the slots say")

@@ -8,7 +8,7 @@ import typer
 from rich.live import Live
 
 from agent.adapters.consul.fleet_snapshot import look
-from agent.cli.client import ask
+from agent.adapters.host.agent_api import ask
 from agent.cli.connect import Session, open_session
 from agent.cli.options import Access
 from agent.cli.rollout.follower import FRAME_ROWS, until_change

@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from agent.cli.client import ask
+from agent.adapters.host.agent_api import ask
 from agent.core.model.durations import format_duration
 from agent.core.model.errors import TransientError
 from agent.core.model.names import SlotName

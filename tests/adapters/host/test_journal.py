@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters.host.journal import JOURNAL_VERSION, Journal, write_atomically
+from agent.adapters.host.journal import JOURNAL_VERSION, Journal
 from agent.core.host.memory import Baseline, Failure, KeyMemory, Memory, SlotMemory
 from agent.core.host.observed import Worker
 from agent.core.model.errors import TransientError
@@ -195,12 +195,3 @@ def test_something_else_in_its_place_is_put_aside(file: Path) -> None:
     file.mkdir()
     assert "cannot be read" in Journal(file).load().problem
     assert Journal(file).save(Memory(tenancy=1))
-
-
-def test_an_atomic_write_replaces_a_link_not_its_target(tmp_path: Path) -> None:
-    """What a link points to is left alone."""
-    target, link = tmp_path / "target", tmp_path / "link"
-    target.write_text("mine")
-    link.symlink_to(target)
-    write_atomically(link, "new")
-    assert (target.read_text(), link.read_text(), link.is_symlink()) == ("mine", "new", False)

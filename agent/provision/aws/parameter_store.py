@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from infra.aws import calling, patiently
-from infra.errors import AwsError, AwsMissingError
+from infra.errors import AwsError, AwsMissingError, AwsTakenError
 
 SETTINGS = "shared/settings"
 GOSSIP_KEY, AUTHORITY = "shared/gossip-key", "shared/authority"
@@ -125,7 +125,7 @@ class Vault:
     def _write_first(self, name: str, value: str) -> str:
         try:
             self._put(name, value, overwrite=False)
-        except _TakenError:
+        except AwsTakenError:
             return self.wait(name, deadline_s=30)
         return value
 
@@ -134,22 +134,11 @@ class Vault:
             raise AwsError(f"parameter {self.path(name)} would be longer than {LIMIT_BYTES} bytes")
 
         def write() -> None:
-            from botocore.exceptions import ClientError  # noqa: PLC0415 - heavy
-
             with calling(f"write the parameter {name}"):
-                try:
-                    self.ssm.put_parameter(Name=self.path(name), Value=value, Type="SecureString", Overwrite=overwrite)
-                except ClientError as exc:
-                    if exc.response["Error"]["Code"] == "ParameterAlreadyExists":
-                        raise _TakenError(f"{name} is there already") from exc
-                    raise
+                self.ssm.put_parameter(Name=self.path(name), Value=value, Type="SecureString", Overwrite=overwrite)
 
         patiently(write)
 
     def path(self, name: str) -> str:
         """Return the whole name of a parameter."""
         return f"/tidegate/{self.stack}/{name}"
-
-
-class _TakenError(AwsError):
-    """Another machine was first."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from infra.machine.tls import Bundle
+from agent.provision.aws.certificates import Bundle
 
 ETC = PurePosixPath("/etc/tidegate")
 

@@ -11,13 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from agent.adapters.consul.policies import Role, policy, policy_name
+from agent.adapters.host.atomic_file import write_atomically
+from agent.core.model.names import parse_app
+from agent.provision.aws import certificates, parameter_store
+from agent.provision.aws.consul_server import NOT_KNOWN, ConsulError, ConsulServer
+from agent.provision.aws.files import File, Machine, ServerSecrets, WebSecrets, server_files, web_files
+from agent.provision.aws.parameter_store import Vault
 from infra.aws import Aws, calling, patiently
 from infra.dns_records import Server, Zone
 from infra.errors import AwsError, InfraError
-from infra.machine import tls, vault
-from infra.machine.consul import NOT_KNOWN, ConsulError, ConsulServer
-from infra.machine.files import File, Machine, ServerSecrets, WebSecrets, server_files, web_files
-from infra.machine.vault import Vault
 
 SECRETS_DEADLINE_S = 600.0
 QUORUM_DEADLINE_S = 600.0
@@ -45,7 +48,9 @@ class LocalHost:
     def install(self, files: Iterable[File]) -> None:
         """Write files, each whole and never readable by more than its reader."""
         for file in files:
-            install(Path(file.path), file)
+            path = Path(file.path)
+            path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            write_atomically(path, file.text, mode=file.mode, owner=file.owner)
 
     def start(self, units: Sequence[str]) -> None:
         """
@@ -64,22 +69,6 @@ class LocalHost:
                 raise InfraError(f"systemctl {words[0]}: {done.stderr.strip()}")
 
 
-def install(path: Path, file: File) -> None:
-    """Write *file* at *path*: temporary file, owner and mode, then the name."""
-    import os  # noqa: PLC0415
-    import shutil  # noqa: PLC0415
-
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.new")
-    new.unlink(missing_ok=True)
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-        stream.write(file.text)
-    shutil.chown(new, file.owner, file.owner)
-    new.chmod(file.mode)
-    new.replace(path)
-
-
 @dataclass(frozen=True, slots=True)
 class Boot:
     """The boot of one machine."""
@@ -89,10 +78,8 @@ class Boot:
     aws: Aws
     host: Host
     consul: ConsulServer
-    policies: Path
-    """Directory of the agent's ACL policies."""
     say: Callable[[str], None]
-    make_bundle: Callable[[], tls.Bundle] = tls.make
+    make_bundle: Callable[[], certificates.Bundle] = certificates.make
 
     def run(self) -> None:
         """
@@ -108,7 +95,12 @@ class Boot:
             self._server(settings)
 
     def _web(self, settings: Mapping[str, Any]) -> None:
-        wanted = (vault.GOSSIP_KEY, vault.AUTHORITY, vault.WEB_AGENT_TOKEN, vault.NODE_TOKEN)
+        wanted = (
+            parameter_store.GOSSIP_KEY,
+            parameter_store.AUTHORITY,
+            parameter_store.WEB_AGENT_TOKEN,
+            parameter_store.NODE_TOKEN,
+        )
         found = [self.vault.wait(name, deadline_s=SECRETS_DEADLINE_S) for name in wanted]
         self.say("the secrets are there")
         self.host.install(web_files(self.machine, settings, WebSecrets(*found)))
@@ -117,12 +109,14 @@ class Boot:
         self.say("the agent starts")
 
     def _server(self, settings: Mapping[str, Any]) -> None:
-        bundle = tls.Bundle.unpack(self.vault.claim(vault.CERTIFICATE, lambda: self.make_bundle().pack()))
+        bundle = certificates.Bundle.unpack(
+            self.vault.claim(parameter_store.CERTIFICATE, lambda: self.make_bundle().pack())
+        )
         secrets = ServerSecrets(
-            gossip_key=self.vault.claim(vault.GOSSIP_KEY, vault.new_gossip_key),
+            gossip_key=self.vault.claim(parameter_store.GOSSIP_KEY, parameter_store.new_gossip_key),
             bundle=bundle,
-            agent_token=self.vault.claim(vault.SERVER_AGENT_TOKEN, vault.new_token),
-            coordinator_token=self.vault.claim(vault.COORDINATOR_TOKEN, vault.new_token),
+            agent_token=self.vault.claim(parameter_store.SERVER_AGENT_TOKEN, parameter_store.new_token),
+            coordinator_token=self.vault.claim(parameter_store.COORDINATOR_TOKEN, parameter_store.new_token),
         )
         self.host.install(server_files(self.machine, settings, secrets))
         self.say("secrets are chosen")
@@ -133,35 +127,34 @@ class Boot:
         self.say("Consul has a leader")
         self._admit(settings, secrets)
         # Last, as web hosts wait for it: by now each token they find is one that Consul knows.
-        self.vault.claim(vault.AUTHORITY, lambda: bundle.authority)
+        self.vault.claim(parameter_store.AUTHORITY, lambda: bundle.authority)
         self.consul.wait_to_vote(self.machine.node, QUORUM_DEADLINE_S)
         self.say("this server votes")
         self._signal()
 
     def _admit(self, settings: Mapping[str, Any], secrets: ServerSecrets) -> None:
         self._manage()
-        app = settings["app"]["name"]
+        app = parse_app(settings["app"]["name"])
         self.consul.policy("tidegate-consul-agent", CONSUL_AGENT)
-        names = {role: f"tidegate-{app}-{role}" for role in ("node", "coordinator", "operator", "read-only")}
+        names = {role: policy_name(role, app) for role in Role}
         for role, name in names.items():
-            rules = (self.policies / f"{role}.hcl").read_text(encoding="utf-8").replace("{app}", app)
-            self.consul.policy(name, rules)
+            self.consul.policy(name, policy(role, app))
         self.consul.admit(secrets.agent_token, "Consul agents of servers", "tidegate-consul-agent")
-        self.consul.admit(secrets.coordinator_token, "coordinators", names["coordinator"])
-        for where, purpose, policy in (
-            (vault.WEB_AGENT_TOKEN, "Consul agents of web hosts", "tidegate-consul-agent"),
-            (vault.NODE_TOKEN, "web hosts", names["node"]),
-            (vault.OPERATOR_TOKEN, "operators", names["operator"]),
-            (vault.READ_ONLY_TOKEN, "read-only", names["read-only"]),
+        self.consul.admit(secrets.coordinator_token, "coordinators", names[Role.COORDINATOR])
+        for where, purpose, of_policy in (
+            (parameter_store.WEB_AGENT_TOKEN, "Consul agents of web hosts", "tidegate-consul-agent"),
+            (parameter_store.NODE_TOKEN, "web hosts", names[Role.NODE]),
+            (parameter_store.OPERATOR_TOKEN, "operators", names[Role.OPERATOR]),
+            (parameter_store.READ_ONLY_TOKEN, "read-only", names[Role.READ_ONLY]),
         ):
-            self.consul.admit(self.vault.claim(where, vault.new_token), purpose, policy)
+            self.consul.admit(self.vault.claim(where, parameter_store.new_token), purpose, of_policy)
         if settings["initial_image"] and self.consul.put_first(f"{app}/active/image", settings["initial_image"]):
             self.say(f"{app}/active/image is {settings['initial_image']}")
         self.say("Consul knows all tokens")
 
     def _manage(self) -> None:
         """Get the management token: make it, or use what another server made."""
-        chosen = self.vault.claim(vault.MANAGEMENT, vault.new_token)
+        chosen = self.vault.claim(parameter_store.MANAGEMENT, parameter_store.new_token)
         made = self.consul.bootstrap(chosen)
         if made is None:
             # Where Consul chose it (before 1.11), the server that was first may not have written it down yet.
@@ -169,15 +162,17 @@ class Boot:
             return
         self.consul.token = made
         if made != chosen:
-            self.vault.replace(vault.MANAGEMENT, made)
+            self.vault.replace(parameter_store.MANAGEMENT, made)
 
     def _use_the_others(self, chosen: str) -> None:
         try:
-            self.consul.wait_to_be_known(lambda: self.vault.get(vault.MANAGEMENT) or chosen, MANAGEMENT_DEADLINE_S)
+            self.consul.wait_to_be_known(
+                lambda: self.vault.get(parameter_store.MANAGEMENT) or chosen, MANAGEMENT_DEADLINE_S
+            )
         except ConsulError as exc:
             if NOT_KNOWN not in str(exc):
                 raise
-            where = self.vault.path(vault.MANAGEMENT)
+            where = self.vault.path(parameter_store.MANAGEMENT)
             raise ConsulError(f"the management token in {where} is not Consul's: {exc}; see {RECOVERY}") from exc
 
     def zone(self, settings: Mapping[str, Any]) -> Zone:
@@ -223,7 +218,7 @@ def leave(boot: Boot, hook: str) -> None:
             say(str(change))
 
     def vote() -> None:
-        boot.consul.token = boot.vault.get(vault.MANAGEMENT) or ""
+        boot.consul.token = boot.vault.get(parameter_store.MANAGEMENT) or ""
         boot.consul.ask("PUT", "agent/leave", timeout_s=LEAVE_S)
         say("left Consul")
 

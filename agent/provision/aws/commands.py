@@ -1,29 +1,29 @@
-"""``tidegate-infra machine``: what the units of the image run."""
+"""``tidegate-machine boot`` and ``leave``: an instance finds out what it is, and does it."""
 
-import sysconfig
 import time
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
+from agent.provision.aws.boot import Boot, LocalHost
+from agent.provision.aws.boot import leave as leave_cluster
+from agent.provision.aws.consul_server import ConsulServer
+from agent.provision.aws.files import Machine
+from agent.provision.aws.imds import Imds
+from agent.provision.aws.parameter_store import Vault
 from infra.aws import Aws, calling
 from infra.errors import InfraError
-from infra.machine.boot import Boot, LocalHost, leave
-from infra.machine.consul import ConsulServer
-from infra.machine.files import ETC, Machine
-from infra.machine.imds import ADDRESS, Imds
-from infra.machine.vault import Vault
 
-machine = typer.Typer(no_args_is_help=True, help="For the units of an instance.")
-Metadata = Annotated[str, typer.Option("--metadata", help="The metadata service.")]
-StackEnv = Annotated[Path, typer.Option("--stack-env", help="What user-data wrote.")]
-_STACK_ENV = Path(ETC / "stack.env")
+LEAVE_HOOK = "leave"
 
 
-@machine.command("boot")
-def boot(metadata: Metadata = ADDRESS, stack_env: StackEnv = _STACK_ENV) -> None:
-    """Bring this machine into its role."""
+def boot(metadata: str, stack_env: Path) -> None:
+    """
+    Bring this machine into its role.
+
+    Raises:
+        InfraError: it cannot be; the unit tries again.
+    """
     made = _boot(metadata, stack_env)
     try:
         made.run()
@@ -32,13 +32,10 @@ def boot(metadata: Metadata = ADDRESS, stack_env: StackEnv = _STACK_ENV) -> None
         raise
 
 
-@machine.command("leave")
-def leave_when_told(metadata: Metadata = ADDRESS, stack_env: StackEnv = _STACK_ENV) -> None:
+def leave(metadata: str, stack_env: Path) -> None:
     """Wait until this Consul server is to be terminated, then let it leave."""
     Imds(metadata).wait_for_the_end()
-    made = _boot(metadata, stack_env)
-    hook = "leave"
-    leave(made, hook)
+    leave_cluster(_boot(metadata, stack_env), LEAVE_HOOK)
 
 
 def _boot(metadata: str, stack_env: Path) -> Boot:
@@ -54,7 +51,6 @@ def _boot(metadata: str, stack_env: Path) -> Boot:
         aws=aws,
         host=LocalHost(),
         consul=ConsulServer(),
-        policies=Path(sysconfig.get_path("purelib")) / "agent" / "policies",
         say=Log(aws, found),
     )
 

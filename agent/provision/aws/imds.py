@@ -7,8 +7,8 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from agent.provision.aws.files import Machine
 from infra.errors import InfraError
-from infra.machine.files import Machine
 
 ADDRESS = "http://169.254.169.254"
 _TIMEOUT_S = 5.0

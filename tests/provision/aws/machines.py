@@ -1,7 +1,7 @@
 """Machines as tests need them."""
 
-from infra.machine.files import Machine
-from infra.machine.tls import Bundle
+from agent.provision.aws.certificates import Bundle
+from agent.provision.aws.files import Machine
 
 BUNDLE = Bundle("authority\n", "authority key\n", "certificate\n", "key\n")
 SETTINGS = {

@@ -12,22 +12,19 @@ import boto3
 import pytest
 from botocore.stub import Stubber
 
-from agent.adapters.consul.policies import Role, policy
-from agent.core.model.names import AppName
+from agent.provision.aws import boot as boot_module
+from agent.provision.aws import parameter_store as names
+from agent.provision.aws.boot import SERVER_UNITS, WEB_UNITS, Boot, leave
+from agent.provision.aws.certificates import Bundle, make
+from agent.provision.aws.consul_server import ConsulError, ConsulServer
+from agent.provision.aws.files import ETC, File
+from agent.provision.aws.parameter_store import Vault
 from cluster.servers.ports import free_port
 from cluster.servers.process import ServerProcess, eventually, listens
 from infra.aws import Aws
 from infra.errors import AwsError, InfraError
-from infra.machine import boot as boot_module
-from infra.machine import vault as names
-from infra.machine.boot import SERVER_UNITS, WEB_UNITS, Boot, leave
-from infra.machine.consul import ConsulError, ConsulServer
-from infra.machine.files import ETC, File
-from infra.machine.tls import Bundle, make
-from infra.machine.vault import Vault
-from tests.infra.cases import ROOT
-from tests.infra.conftest import REGION
-from tests.infra.machines import BUNDLE, SETTINGS, machine
+from tests.infra.account import REGION
+from tests.provision.aws.machines import BUNDLE, SETTINGS, machine
 
 pytestmark = [pytest.mark.infra, pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("aws")]
 
@@ -125,7 +122,6 @@ def boot_of(vault: Vault, role: str, host: Notes, consul: ConsulServer) -> Boot:
         aws=Aws(REGION, {"cloudformation": api}),
         host=host,
         consul=consul,
-        policies=ROOT / "agent" / "policies",
         say=host.said.append,
         make_bundle=lambda: BUNDLE,
     )
@@ -318,9 +314,3 @@ def test_the_authority_and_certificate_are_made_with_consuls_own_tool() -> None:
     bundle = make(tool("consul"), days=2)
     assert bundle.certificate.startswith("-----BEGIN CERTIFICATE")
     assert len(bundle.pack()) <= names.LIMIT_BYTES
-
-
-@pytest.mark.parametrize("role", list(Role))
-def test_policies_are_those_of_the_agent(role: Role) -> None:
-    text = (ROOT / "agent" / "policies" / f"{role}.hcl").read_text().replace("{app}", "cs90")
-    assert text == policy(role, AppName("cs90"))

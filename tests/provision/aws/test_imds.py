@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from agent.provision.aws.imds import Imds
 from infra.errors import InfraError
-from infra.machine.imds import Imds
 from tests.adapters.fakes.ec2 import INSTANCE, ZONE, FakeEc2, running
 
 STACK_ENV = "STACK=final-project\nREGION=us-east-1\nROLE=consul\nGROUP=ConsulServers\n"

@@ -1,18 +1,15 @@
 """What machines find after their boot: read by the very models of the agent and of its Consul configuration."""
 
 import json
-import os
-import stat
 import tomllib
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pytest
 
 from agent.config import Ec2Settings, Settings, load
+from agent.provision.aws.files import ETC, File, ServerSecrets, WebSecrets, docker_config, server_files, toml, web_files
 from agent.provision.consul_config import ConsulPlan, Mode
-from infra.machine.boot import install
-from infra.machine.files import ETC, File, ServerSecrets, WebSecrets, docker_config, server_files, toml, web_files
-from tests.infra.machines import BUNDLE, SETTINGS, machine
+from tests.provision.aws.machines import BUNDLE, SETTINGS, machine
 
 WEB = web_files(machine("web"), SETTINGS, WebSecrets("gossip", "authority", "agent", "node"))
 SERVER = server_files(machine(), SETTINGS, ServerSecrets("gossip", BUNDLE, "agent", "coordinator"))
@@ -78,17 +75,3 @@ def test_ecr_credentials_come_from_dockers_helper_at_each_pull() -> None:
 def test_toml_that_is_written_is_read_as_it_was() -> None:
     table = {"a": 'x"y\\', "n": 3, "l": ["a", "b"], "t": {"yes": True, "deep": {"d": "10m"}}}
     assert tomllib.loads(toml(table)) == table
-
-
-def test_a_file_is_written_whole_with_its_mode(tmp_path: Path) -> None:
-    import grp
-    import pwd
-
-    me = pwd.getpwuid(os.getuid()).pw_name
-    if me not in {each.gr_name for each in grp.getgrall()}:
-        pytest.skip("this user has no group of its own name")
-    for content in ("one", "two"):
-        install(tmp_path / "deep" / "secret", File(PurePosixPath("/x"), content, owner=me))
-    assert (tmp_path / "deep" / "secret").read_text() == "two"
-    assert stat.S_IMODE((tmp_path / "deep" / "secret").stat().st_mode) == 0o600
-    assert [each.name for each in (tmp_path / "deep").iterdir()] == ["secret"]
