@@ -7,7 +7,7 @@ The composition root: the one place that puts an agent together, each part with 
 import asyncio
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import NoReturn
 
@@ -16,7 +16,7 @@ import structlog
 from agent import __version__
 from agent.adapters.consul.kv import ConsulClient
 from agent.adapters.consul.presence import Presence
-from agent.adapters.consul.watch import watch
+from agent.adapters.consul.watch import Pace, watch
 from agent.adapters.docker.adapter import DockerAdapter
 from agent.adapters.host.disk import look_at_disk
 from agent.adapters.host.journal import Journal, boot_id
@@ -40,6 +40,7 @@ from agent.factories import (
 )
 from agent.http.api import Source, make_app
 from agent.http.coordination import make_coordinator_app
+from agent.pacing.clock import Clock, SystemClock
 from agent.process import Agent, run
 from agent.runtime.cloud.asg_lifecycle import Belongs, Lifecycle, follow_instance, place_of
 from agent.runtime.fleet.coordinator import Coordinator
@@ -64,6 +65,7 @@ class Outside:
     consul: ConsulClient
     notifier: Notifier
     identity: Identity
+    clock: Clock = field(default_factory=SystemClock)
 
 
 async def run_agent(settings: Settings, *, between: Between = go_on) -> None:
@@ -122,7 +124,7 @@ def compose_coordinator(settings: Settings, outside: Outside) -> Agent:
         api=make_coordinator_app(lambda: tuple(each.view for each in coordinators), ticked_at),
         api_port=settings.api.port,
         loops={
-            "registration": partial(keep_registered, presence, outside.identity),
+            "registration": partial(keep_registered, presence, outside.identity, outside.clock),
             **{f"coordinator of {each.app}": each.run for each in coordinators},
         },
         ticked_at=ticked_at,
@@ -135,15 +137,15 @@ def compose_host(
     settings: Settings, outside: Outside, docker: DockerAdapter, group: asyncio.TaskGroup, between: Between
 ) -> Agent:
     """Put the agent of a host together; *group* owns the jobs and the health probes that it begins."""
-    app, wake, looked = settings.app, Wake(), asyncio.Event()
+    app, wake, looked, clock = settings.app, Wake(), asyncio.Event(), outside.clock
     proxy = make_proxy(settings.haproxy, app, settings.state_dir)
     proxy.ensure_maps()
     presence = _presence(settings, outside)
-    reporter = Reporter(write=partial(presence.write_report, app), register=partial(presence.register_host, app))
-    jobs = Jobs(app, docker, group, wake.call)
-    prober = Prober(group, lambda: wake.call("probe"))
+    reporter = Reporter(partial(presence.write_report, app), partial(presence.register_host, app), clock)
+    jobs = Jobs(app, docker, group, wake.call, clock)
+    prober = Prober(group, lambda: wake.call("probe"), clock)
     data_root, reserve_bytes = settings.docker.data_root, settings.docker.disk_reserve_bytes
-    observer = Observer(docker, proxy, prober, jobs, lambda: look_at_disk(data_root, reserve_bytes))
+    observer = Observer(docker, proxy, prober, jobs, lambda: look_at_disk(data_root, reserve_bytes), clock)
     journal = make_journal(settings.haproxy, app, settings.state_dir)
     reconciler = Reconciler(
         app=app,
@@ -156,6 +158,7 @@ def compose_host(
         wake=wake,
         on_view=partial(_show, outside, reporter, looked),
         memory=_remembered(journal),
+        clock=clock,
     )
     coordinators = _coordinators(settings, outside)
 
@@ -169,13 +172,15 @@ def compose_host(
         api_port=settings.api.port,
         loops={
             "reconciler": reconciler.run,
-            "consul watch": partial(watch, outside.consul, app.name, partial(_take, reconciler, reporter)),
-            "docker events": partial(follow_docker, docker, observer, wake),
-            "haproxy watch": partial(follow_haproxy, proxy.worker, wake),
+            "consul watch": partial(
+                watch, outside.consul, app.name, partial(_take, reconciler, reporter), pace=Pace(clock=clock)
+            ),
+            "docker events": partial(follow_docker, docker, observer, wake, clock),
+            "haproxy watch": partial(follow_haproxy, proxy.worker, wake, clock),
             "reporter": reporter.run,
             **{f"coordinator of {each.app}": each.run for each in coordinators},
             **(
-                {"instance life-cycle": partial(_follow, settings.ec2, reconciler, reporter)}
+                {"instance life-cycle": partial(_follow, settings.ec2, reconciler, reporter, clock)}
                 if settings.ec2.enabled
                 else {}
             ),
@@ -196,8 +201,8 @@ def _coordinators(settings: Settings, outside: Outside) -> tuple[Coordinator, ..
     for app in settings.coordinated:
         wake = Wake()
         on_change = partial(wake.call, "lease")
-        leader = Leader(outside.consul, app, settings.node, outside.identity.instance, on_change=on_change)
-        made.append(Coordinator(outside.consul, leader, registries.digest, wake))
+        leader = Leader(outside.consul, app, settings.node, outside.identity.instance, on_change, clock=outside.clock)
+        made.append(Coordinator(outside.consul, leader, registries.digest, wake, outside.clock))
     return tuple(made)
 
 
@@ -222,7 +227,7 @@ def _source(reconciler: Reconciler, reporter: Reporter, coordinators: tuple[Coor
 def _show(outside: Outside, reporter: Reporter, looked: asyncio.Event, view: HostView) -> None:
     """Turn what a tick saw into the report, and its summary into systemd's status line."""
     before = reporter.latest
-    report = with_times(report_of(view, outside.identity), before, time.time())
+    report = with_times(report_of(view, outside.identity), before, outside.clock.wall())
     reporter.publish(report)
     if before is None or before.summary != report.summary:
         outside.notifier.status(report.summary)
@@ -238,7 +243,7 @@ def _take(reconciler: Reconciler, reporter: Reporter, outcome: Outcome) -> None:
     reconciler.read(outcome)
 
 
-async def _follow(ec2: Ec2Settings, reconciler: Reconciler, reporter: Reporter) -> NoReturn:
+async def _follow(ec2: Ec2Settings, reconciler: Reconciler, reporter: Reporter, clock: Clock) -> NoReturn:
     """Follow the cloud instance from launch to end."""
     hooks = {Hook.LAUNCH: ec2.launch_hook, Hook.LEAVE: ec2.leave_hook}
 
@@ -254,6 +259,8 @@ async def _follow(ec2: Ec2Settings, reconciler: Reconciler, reporter: Reporter) 
                 patience=Patience(ec2.launch_timeout, ec2.leave_timeout),
                 report=latest,
                 set_leaving=lambda leaving: reconciler.set_leaving(leaving=leaving),
+                clock=clock,
             ),
+            clock,
         )
     raise AssertionError("unreachable")

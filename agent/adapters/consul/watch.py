@@ -14,10 +14,8 @@ The rules of Consul's blocking queries that hold here, each with a test in the c
 * a recursive read without permission looks empty: keys that are absent, and were not before, are asked for singly.
 """
 
-import asyncio
 import random
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Never
 
@@ -34,6 +32,8 @@ from agent.core.model.keys import (
     read_snapshot,
 )
 from agent.core.model.names import AppName
+from agent.pacing.backoff import Backoff
+from agent.pacing.clock import Clock, SystemClock
 
 BACKOFF_FIRST_S = 0.25
 BACKOFF_MAX_S = 15.0
@@ -52,8 +52,11 @@ class Pace:
     grace_s: float = 11.0
     """Time for an answer beyond the wait, before the agent counts as hung."""
     rng: random.Random = field(default_factory=random.SystemRandom)
-    clock: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    clock: Clock = field(default_factory=SystemClock)
+
+    def backoff(self) -> Backoff:
+        """Return the pauses after failures, none yet."""
+        return Backoff(BACKOFF_FIRST_S, BACKOFF_MAX_S, jitter=0.5, rng=self.rng)
 
 
 class TokenBucket:
@@ -64,15 +67,15 @@ class TokenBucket:
         self._burst = burst
         self._refill_s = refill_s
         self._tokens = float(burst)
-        self._at = pace.clock()
+        self._at = pace.clock.now()
 
     async def take(self) -> None:
         """Take a token, waiting for one where there is none."""
-        now = self._pace.clock()
+        now = self._pace.clock.now()
         self._tokens = min(self._burst, self._tokens + (now - self._at) / self._refill_s) - 1
         self._at = now
         if self._tokens < 0:
-            await self._pace.sleep(-self._tokens * self._refill_s)
+            await self._pace.clock.sleep(-self._tokens * self._refill_s)
 
 
 def next_index(asked: int, answered: int) -> int:
@@ -115,14 +118,14 @@ class _Watcher:
         self._pace = pace
         self._bucket = TokenBucket(pace)
         self._index = 0
-        self._backoff_s = BACKOFF_FIRST_S
+        self._backoff = pace.backoff()
         self._pause_s = 0.0
         self._confirmed: frozenset[str] = frozenset()
         """Keys whose absence was confirmed since the last failure, and that were not seen since."""
 
     async def next_outcome(self) -> Outcome:
         if self._pause_s:
-            await self._pace.sleep(self._pause_s)
+            await self._pace.clock.sleep(self._pause_s)
             self._pause_s = 0.0
         await self._bucket.take()
         try:
@@ -133,14 +136,13 @@ class _Watcher:
         except TidegateError as exc:
             self._fall_back()
             return Unknown(str(exc))
-        self._backoff_s = BACKOFF_FIRST_S
+        self._backoff.reset()
         return known
 
     def _fall_back(self) -> None:
         self._index = 0
         self._confirmed = frozenset()
-        self._pause_s = self._backoff_s * self._pace.rng.uniform(0.5, 1.5)
-        self._backoff_s = min(self._backoff_s * 2, BACKOFF_MAX_S)
+        self._pause_s = self._backoff.next()
 
     async def _read(self) -> Known:
         block = Block(self._index, self._pace.wait_s, self._pace.grace_s) if self._index else None

@@ -7,8 +7,7 @@ It only observes: what health means for a slot is decided elsewhere.
 import asyncio
 import os
 import re
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from types import MappingProxyType
@@ -16,6 +15,7 @@ from types import MappingProxyType
 from agent.core.host.observed import Health
 from agent.core.model.durations import format_duration
 from agent.core.model.names import ContainerId
+from agent.pacing.clock import Clock, SystemClock
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})( [^\r\n]*)?\r?\n")
 _NOT_HTTP = "answered something that is not HTTP"
@@ -120,15 +120,21 @@ class Prober:
     Args:
         group: owns the probing tasks, one a container; they end with it.
         on_change: called from such a task when a container's first result is in, and when good turns bad or back.
-        clock: monotonic, in seconds.
+        clock: of the counts and of the pauses.
+        ask: makes one probe; must not raise.
     """
 
     def __init__(
-        self, group: asyncio.TaskGroup, on_change: Callable[[], None], clock: Callable[[], float] = time.monotonic
+        self,
+        group: asyncio.TaskGroup,
+        on_change: Callable[[], None],
+        clock: Clock | None = None,
+        ask: Callable[[ProbeTarget], Awaitable[ProbeResult]] = probe,
     ) -> None:
         self._group = group
         self._on_change = on_change
-        self._clock = clock
+        self._clock = clock or SystemClock()
+        self._ask = ask
         self._watched: dict[ContainerId, _Watched] = {}
 
     def watch(self, id_: ContainerId, target: ProbeTarget) -> None:
@@ -157,19 +163,19 @@ class Prober:
     def _health(self, id_: ContainerId, watched: _Watched) -> Health:
         since = watched.good_since
         # Time in which no probe was made (the agent stood still) is no healthy time.
-        healthy_s = None if since is None else max(0.0, min(self._clock(), watched.good_until) - since)
+        healthy_s = None if since is None else max(0.0, min(self._clock.now(), watched.good_until) - since)
         return Health(container=id_, healthy_for_s=healthy_s, probed=watched.is_probed, detail=watched.detail)
 
     async def _keep_probing(self, id_: ContainerId, target: ProbeTarget) -> None:
         while True:
-            result = await probe(target)
+            result = await self._ask(target)
             if (watched := self._watched.get(id_)) is None or watched.target != target:
                 return
             self._note(watched, result)
-            await asyncio.sleep(target.interval_s)
+            await self._clock.sleep(target.interval_s)
 
     def _note(self, watched: _Watched, result: ProbeResult) -> None:
-        was_good, now = watched.good_since is not None, self._clock()
+        was_good, now = watched.good_since is not None, self._clock.now()
         is_news = not watched.is_probed or was_good != result.is_ok
         watched.is_probed, watched.detail = True, result.detail
         if result.is_ok:

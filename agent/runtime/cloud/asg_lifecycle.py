@@ -5,11 +5,8 @@ Whatever fails here is logged and tried again; traffic does not depend on it. An
 finds out again where it stands: the group says whether the instance is held back, the metadata whether it ends.
 """
 
-import asyncio
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from typing import NoReturn, Protocol
 
 import structlog
@@ -18,6 +15,7 @@ from agent.adapters.aws.ec2 import Membership, Notice, Place
 from agent.core.cloud.asg_hooks import Beat, End, Hook, Patience, Result, Situation, failure_of, next_step
 from agent.core.model.errors import Ec2UnavailableError, PermanentError, TransientError
 from agent.core.model.report import NodeReport
+from agent.pacing.clock import Clock, SystemClock
 
 log = structlog.get_logger()
 LOOK_EVERY_S = 5.0
@@ -61,6 +59,7 @@ class Lifecycle:
     report: Callable[[], NodeReport | None]
     set_leaving: Callable[[bool], None]
     look_every_s: float = LOOK_EVERY_S
+    clock: Clock = field(default_factory=SystemClock)
     _now: Situation = field(default_factory=lambda: Situation(None))
     _member: Membership | None = None
     _ask_again_at: float = float("-inf")
@@ -75,7 +74,7 @@ class Lifecycle:
                 await self.look()
             except (TransientError, PermanentError) as exc:
                 self._warn(str(exc))
-            await asyncio.sleep(self.look_every_s)
+            await self.clock.sleep(self.look_every_s)
 
     async def look(self) -> None:
         """
@@ -85,7 +84,7 @@ class Lifecycle:
             Ec2UnavailableError: metadata or AWS do not answer; look again.
             Ec2RefusedError: AWS refuses; look again.
         """
-        at, report = time.monotonic(), self.report()
+        at, report = self.clock.now(), self.report()
         failed = bool(failure_of(report))
         since = (self._now.failed_since if self._now.failed_since is not None else at) if failed else None
         self._now = replace(self._now, report=report, failed_since=since)
@@ -96,7 +95,7 @@ class Lifecycle:
             if self._member is not None and self._member.state.startswith("Pending"):
                 self._now = replace(self._now, launching_since=at)
         await self._signal_if_it_stays(report)
-        match next_step(self._now, time.monotonic(), self.patience):
+        match next_step(self._now, self.clock.now(), self.patience):
             case End() as end if end.hook not in self._done:
                 await self._end(end)
             case Beat(hook) if hook not in self._done:
@@ -112,7 +111,7 @@ class Lifecycle:
         notice = await self.cloud.notice()
         if notice is None:
             return
-        left_s = None if notice.by is None else (notice.by - datetime.now(UTC)).total_seconds() - SPOT_RESERVE_S
+        left_s = None if notice.by is None else notice.by.timestamp() - self.clock.wall() - SPOT_RESERVE_S
         by = None if left_s is None else at + max(left_s, 0.0)
         self._now = replace(self._now, leaving_since=at, leave_by=by, beat_at=float("-inf"))
         log.info("instance.leaving", reason=notice.reason)
@@ -158,7 +157,7 @@ class Lifecycle:
 
     async def _beat(self, hook: Hook) -> None:
         group = self._member.group if self._member is not None else ""
-        self._now = replace(self._now, beat_at=time.monotonic())
+        self._now = replace(self._now, beat_at=self.clock.now())
         await self.cloud.beat(self.belongs.place, group, self.belongs.hooks[hook])
 
     def _warn(self, what: str) -> None:
@@ -177,12 +176,12 @@ async def place_of(cloud: Cloud) -> Place | None:
         return None
 
 
-async def follow_instance(cloud: Cloud, lifecycle_at: Callable[[Place], Lifecycle]) -> NoReturn:
+async def follow_instance(cloud: Cloud, lifecycle_at: Callable[[Place], Lifecycle], clock: Clock) -> NoReturn:
     """Follow the instance from launch to end, until cancelled; asks for its place until that is known."""
     while True:
         try:
             place = await cloud.place()
         except Ec2UnavailableError:
-            await asyncio.sleep(LOOK_EVERY_S)
+            await clock.sleep(LOOK_EVERY_S)
         else:
             await lifecycle_at(place).run()

@@ -9,7 +9,7 @@ Deadlines are Unix seconds of this process, counted on from its start: a clock t
 """
 
 import asyncio
-import time
+import random
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -18,6 +18,7 @@ import structlog
 
 from agent.adapters.consul.fleet import FleetReading, write_change
 from agent.adapters.consul.kv import ConsulClient
+from agent.adapters.consul.watch import Pace
 from agent.adapters.consul.wire import TxnConflict, TxnDenied, TxnDone
 from agent.core.model import keys
 from agent.core.model.errors import ConsulUnavailableError, TidegateError, TransientError
@@ -27,7 +28,9 @@ from agent.core.rollout.advance import LOOK_AGAIN_S, Next, advance
 from agent.core.rollout.barrier import Wait
 from agent.core.rollout.change import Change, signed, writes_of
 from agent.core.rollout.decision import Decision
-from agent.core.rollout.fleet import Resolution
+from agent.core.rollout.fleet import Fleet, Resolution
+from agent.pacing.backoff import Backoff
+from agent.pacing.clock import Clock, SystemClock
 from agent.runtime.fleet.housekeeping import Housekeeping
 from agent.runtime.fleet.leader import Leader, Lease
 from agent.runtime.fleet.resolver import Resolve, Resolver
@@ -85,7 +88,9 @@ class Coordinator:
     leader: Leader
     resolve: Resolve
     wake: Wake = field(default_factory=Wake)
-    clock: Callable[[], float] = time.monotonic
+    clock: Clock = field(default_factory=SystemClock)
+    rng: random.Random = field(default_factory=random.SystemRandom)
+    advance: Callable[[Decision, Fleet, float], Next] = advance
     view: CoordinatorView = field(init=False)
     ticked_at: float = field(init=False)
     """Monotonic seconds of the last turn of its loop: at least every few seconds while it lives."""
@@ -98,10 +103,10 @@ class Coordinator:
     """When it last could act, or knew that there was nothing to do."""
 
     def __post_init__(self) -> None:
-        self._resolver = Resolver(self.resolve, lambda: self.wake.call("registry"))
-        self._anchor = time.time() - self.clock()
+        self._resolver = Resolver(self.resolve, lambda: self.wake.call("registry"), self.clock)
+        self._anchor = self.clock.wall() - self.clock.now()
         self.view = CoordinatorView(self.app)
-        self.ticked_at = self.clock()
+        self.ticked_at = self.clock.now()
 
     @property
     def app(self) -> AppName:
@@ -115,7 +120,7 @@ class Coordinator:
 
     def now(self) -> float:
         """Return Unix seconds that only go on."""
-        return self._anchor + self.clock()
+        return self._anchor + self.clock.now()
 
     async def run(self) -> None:
         """Stand for the lock, and coordinate whenever it is held, for ever."""
@@ -125,7 +130,7 @@ class Coordinator:
 
     async def _stand_by(self) -> None:
         while True:
-            self.ticked_at = self.clock()
+            self.ticked_at = self.clock.now()
             lease = self.leader.lease
             if lease is None:
                 self.view = CoordinatorView(self.app, problem=self.leader.problem)
@@ -133,7 +138,8 @@ class Coordinator:
                 continue
             try:
                 async with asyncio.TaskGroup() as group:
-                    watch = FleetWatch(self.client, self.app, self.node, lambda: self.wake.call("fleet"))
+                    pace = Pace(rng=self.rng, clock=self.clock)
+                    watch = FleetWatch(self.client, self.app, self.node, lambda: self.wake.call("fleet"), pace)
                     group.create_task(watch.run(), name=f"fleet watch of {self.app}")
                     await self._lead(lease, watch, group)
             except* _DeposedError:
@@ -142,10 +148,10 @@ class Coordinator:
 
     async def _lead(self, lease: Lease, watch: FleetWatch, group: asyncio.TaskGroup) -> None:
         """Act until the lease ends; then leave by :class:`_DeposedError`, which ends the watch, too."""
-        keep, pause_s = Housekeeping(self.client, self.app, watch), PAUSE_FIRST_S
-        self._able_at = self.clock()
+        keep, backoff = Housekeeping(self.client, self.app, watch), Backoff(PAUSE_FIRST_S, PAUSE_MAX_S)
+        self._able_at = self.clock.now()
         while True:
-            self.ticked_at = self.clock()
+            self.ticked_at = self.clock.now()
             self._still(lease)
             try:
                 look_at = await self._turn(_Duty(lease, watch, keep, group))
@@ -157,11 +163,10 @@ class Coordinator:
                 log.exception("coordinator.broke", app=self.app)
                 self._show(lease, problem="a defect in Tidegate; its log says more")
             else:
-                pause_s = PAUSE_FIRST_S
+                backoff.reset()
                 await self.wake.wait(min(look_at - self.now(), LOOK_AGAIN_S))
                 continue
-            await self._rest(lease, pause_s)
-            pause_s = min(2 * pause_s, PAUSE_MAX_S)
+            await self._rest(lease, backoff.next())
 
     async def _rest(self, lease: Lease, seconds: float) -> None:
         """Pause, whatever is reported meanwhile; the end of the lease is noticed at once."""
@@ -189,16 +194,16 @@ class Coordinator:
                 self._resolver.stop()
                 watch.fleet(reading, None)  # who goes is seen between rollouts, too
                 self._show(lease, record=record)
-                await duty.keep.tidy(reading, lease.fence, self.clock())
+                await duty.keep.tidy(reading, lease.fence, self.clock.now())
                 return self.now() + LOOK_AGAIN_S
             resolution = self._resolver.answer_for(record, duty.group)
-            step = advance(record, watch.fleet(reading, resolution), self.now())
+            step = self.advance(record, watch.fleet(reading, resolution), self.now())
             if step.needs_consistent:
                 reading = await watch.reading_anew()
                 step = self._again(reading, watch, resolution) or step
             if step.change is None:
                 self._show(lease, record=record, waits=step.waits)
-                await duty.keep.tidy(reading, lease.fence, self.clock())
+                await duty.keep.tidy(reading, lease.fence, self.clock.now())
                 return step.look_again_at
             await self._write(duty, reading, step.change)
 
@@ -207,10 +212,10 @@ class Coordinator:
         record = reading.record
         if record is None or watch.problem:
             return None
-        return advance(record, watch.fleet(reading, resolution, is_consistent=True), self.now())
+        return self.advance(record, watch.fleet(reading, resolution, is_consistent=True), self.now())
 
     async def _write(self, duty: _Duty, reading: FleetReading, change: Change) -> None:
-        began, lease = self.clock(), duty.lease
+        began, lease = self.clock.now(), duty.lease
         change = signed(change, lease.epoch)
         writes = writes_of(self.app, change, reading.indexes, by=self.node, now=self.now())
         self._still(lease)
@@ -227,7 +232,7 @@ class Coordinator:
                 text = next(write for write in writes if write.key == entry.key).value.decode()
                 known = replace(reading.keys, rollout=Present(text, entry.modify_index), index=entry.modify_index)
                 duty.watch.adopt(known, change.members)
-                self._tell(change, self.clock() - began)
+                self._tell(change, self.clock.now() - began)
             case TxnConflict(what=what):
                 self._unsure = _Attempt(change, what, began)
                 duty.watch.doubt()
@@ -247,7 +252,7 @@ class Coordinator:
             return
         wanted = attempt.change.record
         if record == wanted:
-            self._tell(attempt.change, self.clock() - attempt.began)
+            self._tell(attempt.change, self.clock.now() - attempt.began)
             return
         log.warning(
             "rollout.refused", app=self.app, generation=wanted.generation, seq=wanted.seq, error=attempt.problem
@@ -272,7 +277,7 @@ class Coordinator:
     def _show(
         self, lease: Lease, *, record: Decision | None = None, waits: tuple[Wait, ...] = (), problem: str = ""
     ) -> None:
-        now = self.clock()
+        now = self.clock.now()
         if problem not in {"", NOT_READ_YET, self.view.problem}:
             log.warning("coordinator.waits", app=self.app, error=problem)
         if not problem:

@@ -11,7 +11,6 @@ is as it was read. The key is never deleted: its holder is released when the ses
 
 import asyncio
 import random
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -32,6 +31,7 @@ from agent.core.model.errors import ConsulUnavailableError, PermanentError, Tide
 from agent.core.model.keys import KeyValue
 from agent.core.model.names import AppName, NodeName
 from agent.core.rollout.lock import LockValue, read_lock
+from agent.pacing.clock import Clock, SystemClock
 
 log = structlog.get_logger()
 
@@ -82,7 +82,7 @@ class Leader:
     on_change: Callable[[], None]
     """Called when the lease begins or ends; must not block."""
     terms: Terms = Terms()
-    clock: Callable[[], float] = time.monotonic
+    clock: Clock = field(default_factory=SystemClock)
     rng: random.Random = field(default_factory=random.SystemRandom)
     _lease: Lease | None = None
     _renewed_at: float = float("-inf")
@@ -93,7 +93,7 @@ class Leader:
     @property
     def lease(self) -> Lease | None:
         """The lease, while it may be acted on: never once its session may have expired."""
-        if self._lease is None or self.clock() - self._renewed_at > self.terms.fence_s:
+        if self._lease is None or self.clock.now() - self._renewed_at > self.terms.fence_s:
             return None
         return self._lease
 
@@ -106,7 +106,7 @@ class Leader:
                     pause_s = self.terms.shy_s if self._resigned.is_set() else 0.0
             except TidegateError as exc:
                 self._say(str(exc))
-            await asyncio.sleep(pause_s * self.rng.uniform(0.5, 1.5))
+            await self.clock.sleep(pause_s * self.rng.uniform(0.5, 1.5))
 
     def resign(self, reason: str) -> None:
         """Give the lock back, where it is held: this agent cannot act, another one may."""
@@ -117,7 +117,7 @@ class Leader:
     async def _turn(self) -> bool:
         """Stand for the lock once, and hold it to the end where it was won; return whether it was."""
         entry = await self._until_free()
-        began = self.clock()
+        began = self.clock.now()
         session = await create_session(self.client, SessionSpec(f"tidegate {self.app}", self.terms.ttl_s))
         try:
             epoch = read_lock(entry).epoch + 1
@@ -146,7 +146,7 @@ class Leader:
                 entry, index = await self.client.get(key), 1
             if entry is None or not entry.session:
                 if waited:
-                    await asyncio.sleep(self.rng.uniform(0, self.terms.jitter_s))
+                    await self.clock.sleep(self.rng.uniform(0, self.terms.jitter_s))
                     entry = await self.client.get(key)
                 if entry is None or not entry.session:
                     return entry
@@ -172,7 +172,7 @@ class Leader:
         """Renew until the session is gone or may be, or it resigned; asked again soon where Consul does not answer."""
         pause_s = self.terms.renew_s
         while not await self._resigns_within(pause_s):
-            began = self.clock()
+            began = self.clock.now()
             try:
                 await renew_session(self.client, session, deadline_s=self.terms.renew_s)
             except SessionGoneError:

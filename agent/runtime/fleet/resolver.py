@@ -2,13 +2,15 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from agent.core.model.errors import TidegateError, TransientError
 from agent.core.model.names import Digest, ImageReference
 from agent.core.model.record import Phase
 from agent.core.rollout.decision import Decision
 from agent.core.rollout.fleet import Resolution
+from agent.pacing.backoff import Backoff
+from agent.pacing.clock import Clock, SystemClock
 
 FIRST_S, MAX_S = 1.0, 30.0
 """Pauses between two questions to a registry that is away."""
@@ -23,6 +25,7 @@ class Resolver:
     resolve: Resolve
     on_answer: Callable[[], None]
     """Called at each answer, also that the registry is away; must not block."""
+    clock: Clock = field(default_factory=SystemClock)
     _generation: int = 0
     _task: asyncio.Task[None] | None = None
     _answer: Resolution | None = None
@@ -46,7 +49,7 @@ class Resolver:
         self._generation, self._task, self._answer = 0, None, None
 
     async def _ask(self, image: ImageReference) -> None:
-        pause_s = FIRST_S
+        backoff = Backoff(FIRST_S, MAX_S)
         while True:
             try:
                 self._answer = Resolution(digest=await self.resolve(image))
@@ -55,5 +58,4 @@ class Resolver:
             self.on_answer()
             if self._answer.digest is not None or self._answer.is_final:
                 return
-            await asyncio.sleep(pause_s)
-            pause_s = min(pause_s * 2, MAX_S)
+            await self.clock.sleep(backoff.next())

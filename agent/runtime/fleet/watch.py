@@ -6,7 +6,6 @@ What is known is put together anew at each look; hosts are seen to go by this wa
 """
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
@@ -15,7 +14,7 @@ from agent.adapters.consul.fleet import FleetReading, assemble, read_fleet, read
 from agent.adapters.consul.kv import Block, Consistency, ConsulClient, Listing
 from agent.adapters.consul.services import AGENT_SERVICE, Instances, health_service
 from agent.adapters.consul.visibility import list_keys
-from agent.adapters.consul.watch import BACKOFF_FIRST_S, BACKOFF_MAX_S, Pace, TokenBucket, next_index, watch
+from agent.adapters.consul.watch import Pace, TokenBucket, next_index, watch
 from agent.core.model import keys
 from agent.core.model.errors import ConsulForbiddenError, PermanentError, TidegateError
 from agent.core.model.keys import Invalid, KeySnapshot, KeyValue, Known, Outcome, Present
@@ -45,7 +44,6 @@ class FleetWatch:
     """Of the coordinator: it must find itself in the catalog, or the catalog hides something."""
     on_change: Callable[[], None]
     pace: Pace = field(default_factory=Pace)
-    clock: Callable[[], float] = time.monotonic
     _keys: KeySnapshot | None = None
     _is_doubtful: bool = False
     """What is known of the keys may not be what Consul holds: it is read consistently before it counts again."""
@@ -113,7 +111,7 @@ class FleetWatch:
 
     def fleet(self, reading: FleetReading, resolution: Resolution | None, *, is_consistent: bool = False) -> Fleet:
         """Return the fleet as a decision needs it."""
-        self._sightings, hosts = sight(self._sightings, reading.live, reading.reports, self.clock())
+        self._sightings, hosts = sight(self._sightings, reading.live, reading.reports, self.pace.clock.now())
         active = reading.keys.active
         return Fleet(
             hosts=hosts,
@@ -126,7 +124,7 @@ class FleetWatch:
 
     def reports_of_gone(self, seconds: float) -> tuple[KeyValue, ...]:
         """Return the reports, as Consul holds them, of hosts that have not been seen alive for so long."""
-        prefix, now = keys.node_reports(self.app), self.clock()
+        prefix, now = keys.node_reports(self.app), self.pace.clock.now()
         gone = {prefix + node for node, since in self._sightings.gone.items() if now - since >= seconds}
         return tuple(entry for entry in (self._reports.entries if self._reports else ()) if entry.key in gone)
 
@@ -170,7 +168,7 @@ class FleetWatch:
             self._problems["self"] = "the catalog does not show this agent: not registered yet, or no right to read it"
 
     async def _follow(self, name: str, read: Callable[[Block | None], Awaitable[T]], take: Callable[[T], None]) -> None:
-        bucket, index, backoff_s = TokenBucket(self.pace), 0, BACKOFF_FIRST_S
+        bucket, index, backoff = TokenBucket(self.pace), 0, self.pace.backoff()
         while True:
             await bucket.take()
             try:
@@ -178,10 +176,10 @@ class FleetWatch:
             except TidegateError as exc:
                 self._problems[name] = str(exc)
                 self.on_change()
-                await self.pace.sleep(backoff_s * self.pace.rng.uniform(0.5, 1.5))
-                index, backoff_s = 0, min(backoff_s * 2, BACKOFF_MAX_S)
+                await self.pace.clock.sleep(backoff.next())
+                index = 0
                 continue
-            backoff_s = BACKOFF_FIRST_S
+            backoff.reset()
             self._problems.pop(name, None)
             index = next_index(index, got.index)
             take(got)

@@ -1,12 +1,12 @@
 """Tasks that only wake the reconciler: Docker's events, and a HAProxy that answers with another worker."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 
 import structlog
 
 from agent.core.host.observed import Worker
 from agent.core.model.errors import TidegateError
+from agent.pacing.clock import Clock
 from agent.runtime.host.observer import Observer
 from agent.runtime.host.ports import DockerPort
 from agent.runtime.wake import Wake
@@ -18,7 +18,7 @@ RECONNECT_S = 1.0
 
 
 async def follow_docker(
-    docker: DockerPort, observer: Observer, wake: Wake, *, reconnect_s: float = RECONNECT_S
+    docker: DockerPort, observer: Observer, wake: Wake, clock: Clock, *, reconnect_s: float = RECONNECT_S
 ) -> None:
     """Wake at each event of our containers; while the stream is away every look lists them anew."""
     is_away = False
@@ -36,10 +36,12 @@ async def follow_docker(
             is_away = True
             observer.containers_changed()
             wake.call("docker lost")
-        await asyncio.sleep(reconnect_s)
+        await clock.sleep(reconnect_s)
 
 
-async def follow_haproxy(ask: Callable[[], Awaitable[Worker]], wake: Wake, *, poll_s: float = HAPROXY_POLL_S) -> None:
+async def follow_haproxy(
+    ask: Callable[[], Awaitable[Worker]], wake: Wake, clock: Clock, *, poll_s: float = HAPROXY_POLL_S
+) -> None:
     """Wake when HAProxy's worker changes, goes away or comes back."""
     known: Worker | None = None
     was_asked = False
@@ -55,4 +57,4 @@ async def follow_haproxy(ask: Callable[[], Awaitable[Worker]], wake: Wake, *, po
                 log.info("haproxy.started", pid=worker.pid)
             wake.call("haproxy")
         known, was_asked = worker, True
-        await asyncio.sleep(poll_s)
+        await clock.sleep(poll_s)

@@ -1,7 +1,6 @@
 """Work that takes longer than a look: pulls, starts and stops, each a named task; looks see progress and result."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -15,6 +14,7 @@ from agent.core.model.app import App
 from agent.core.model.errors import TidegateError, TransientError
 from agent.core.model.names import Digest, ImageReference
 from agent.core.model.release import Release
+from agent.pacing.clock import Clock, SystemClock
 from agent.runtime.host.images import have_image, prune_image, pull_image
 from agent.runtime.host.ports import DockerPort
 
@@ -60,13 +60,14 @@ class Jobs:
     docker: DockerPort
     group: asyncio.TaskGroup
     wake: Callable[[str], None]
+    clock: Clock = field(default_factory=SystemClock)
     _work: dict[tuple[JobKind, str], _Work] = field(default_factory=dict)
     _results: list[JobResult] = field(default_factory=list)
     _images: dict[ImageReference, Digest] = field(default_factory=dict)
 
     def under_way(self) -> tuple[Job, ...]:
         """Return the jobs under way."""
-        now = time.monotonic()
+        now = self.clock.now()
         return tuple(
             Job(kind, key, now - work.began, work.progress.text() if work.progress else "")
             for (kind, key), work in self._work.items()
@@ -83,7 +84,7 @@ class Jobs:
         """Begin a job."""
         match action:
             case Pull(reference):
-                progress = PullProgress()
+                progress = PullProgress(self.clock.now)
                 self._spawn(JobKind.PULL, reference, lambda: self._pull(reference, progress), progress=progress)
             case CancelPull(reference):
                 work = self._work.get((JobKind.PULL, reference))
@@ -112,7 +113,7 @@ class Jobs:
         if slot_busy or (kind, key) in self._work:
             return
         task = self.group.create_task(self._guarded(kind, key, work, wish), name=f"{kind} {key}")
-        begun = self._work[kind, key] = _Work(task, time.monotonic(), progress)
+        begun = self._work[kind, key] = _Work(task, self.clock.now(), progress)
 
         def forget(_: asyncio.Task[None]) -> None:
             # A task that is cancelled before its first step never comes to its own end.
@@ -144,10 +145,10 @@ class Jobs:
         self.wake(f"{kind} ended")
 
     async def _pull(self, reference: ImageReference, progress: PullProgress) -> _Yield:
-        began = time.monotonic()
+        began = self.clock.now()
         pulled = await pull_image(self.docker, reference, progress, self.app.knobs.image_pull_timeout)
         self._images[reference] = pulled.digest
-        duration_s = round(time.monotonic() - began, 2)
+        duration_s = round(self.clock.now() - began, 2)
         log.info("image.pulled", image=reference, digest=pulled.digest, duration_s=duration_s)
         return _Yield(digest=pulled.digest, is_new_image=pulled.is_new)
 

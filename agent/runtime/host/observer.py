@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from agent.adapters.host.probe import Prober
 from agent.core.host.observed import Container, Disk, Observed, Proxy, Unavailable
 from agent.core.model.errors import TidegateError
+from agent.pacing.clock import Clock, SystemClock
 from agent.runtime.host.jobs import Jobs
 from agent.runtime.host.ports import DockerPort, ProxyPort
 
@@ -23,6 +24,7 @@ class Observer:
     prober: Prober
     jobs: Jobs
     disk: Callable[[], Disk | None] = lambda: None
+    clock: Clock = field(default_factory=SystemClock)
     _listed: tuple[Container, ...] | None = field(default=None)
     _listed_at: float = 0.0
     _changes: int = 0
@@ -57,7 +59,7 @@ class Observer:
         )
 
     async def _containers(self) -> tuple[Container, ...] | Unavailable:
-        now = asyncio.get_running_loop().time()
+        now = self.clock.now()
         if self._listed is not None and now - self._listed_at < LIST_AGAIN_S:
             return self._listed
         changes = self._changes

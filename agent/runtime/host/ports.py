@@ -6,6 +6,7 @@ from typing import Protocol
 from agent.adapters.docker.container_config import RunRequest
 from agent.adapters.docker.inspect import Image, Listing
 from agent.adapters.docker.pull import PullProgress
+from agent.core.host.memory import Memory
 from agent.core.host.observed import Proxy
 from agent.core.model.names import ContainerId, Digest, ImageReference, Pin, SlotName
 from agent.core.model.states import AdminState, Gate
@@ -38,3 +39,9 @@ class ProxyPort(Protocol):
     async def switch(self, new: SlotName, old: SlotName, old_to: AdminState, *, restore: bool = False) -> None: ...
     async def shutdown_sessions(self, slot: SlotName) -> None: ...
     async def save_state(self) -> None: ...
+
+
+class JournalPort(Protocol):
+    """Where the agent's memory outlives it; called in a thread, as it waits for the disk."""
+
+    def save(self, memory: Memory) -> bool: ...

@@ -1,13 +1,11 @@
 """The loop of one app: observe, decide, apply, report. Level-triggered: what wakes it does not matter."""
 
 import asyncio
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import structlog
 
-from agent.adapters.host.journal import Journal
 from agent.adapters.host.probe import Prober, ProbeTarget
 from agent.core.host.actions import Action, JobAction
 from agent.core.host.build_report import HostView
@@ -23,8 +21,11 @@ from agent.core.model.errors import TidegateError
 from agent.core.model.keys import Known, Outcome, Unknown
 from agent.core.model.names import NodeName
 from agent.core.model.states import AdminState, SlotPhase
+from agent.pacing.backoff import Backoff
+from agent.pacing.clock import Clock, SystemClock
 from agent.runtime.host.executor import Executor
 from agent.runtime.host.observer import Observer
+from agent.runtime.host.ports import JournalPort
 from agent.runtime.wake import Wake
 
 log = structlog.get_logger()
@@ -62,14 +63,18 @@ class Reconciler:
     observer: Observer
     executor: Executor
     prober: Prober
-    journal: Journal
+    journal: JournalPort
     wake: Wake
     on_view: Callable[[HostView], None]
     memory: Memory = field(default_factory=Memory)
     outcome: Outcome = field(default_factory=lambda: Unknown("Consul has not answered yet"))
     view: HostView | None = None
-    ticked_at: float = field(default_factory=time.monotonic)
-    _began: float = field(default_factory=time.monotonic)
+    clock: Clock = field(default_factory=SystemClock)
+    judge: Callable[[Outcome, Baseline, NodeName, BootState], Judged] = judge
+    decide: Callable[[Situation], Plan] = decide
+    ticked_at: float = field(init=False)
+    """By the clock's monotonic seconds: the end of the last tick."""
+    _began: float = field(init=False)
     _confirmed: bool = False
     _shown: str = ""
     _done: tuple[Action, ...] = ()
@@ -78,6 +83,9 @@ class Reconciler:
     """What the last `tick.completed` said, and below, when: a step that is refused is tried often and told seldom."""
     _said_at: float = float("-inf")
     _journal_problem: str = ""
+
+    def __post_init__(self) -> None:
+        self.ticked_at = self._began = self.clock.now()
 
     def read(self, outcome: Outcome) -> None:
         """Take what the watcher read; the next tick acts on it."""
@@ -92,7 +100,7 @@ class Reconciler:
 
     async def run(self) -> None:
         """Tick for ever; a tick that breaks is logged and made again, after a growing pause."""
-        pause = RETRY_S
+        backoff = Backoff(RETRY_S, RETRY_MAX_S)
         while True:
             try:
                 look_again_at = await self.tick()
@@ -101,17 +109,16 @@ class Reconciler:
             except Exception:
                 log.exception("tick.broke")
             else:
-                pause = RETRY_S
-                await self.wake.wait(look_again_at - time.monotonic())
+                backoff.reset()
+                await self.wake.wait(look_again_at - self.clock.now())
                 continue
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, RETRY_MAX_S)
+            await self.clock.sleep(backoff.next())
 
     async def tick(self) -> float:
         """Look, decide, act, remember, report; return when to look again (monotonic seconds)."""
         look = await self._look(fresh=False)
         plan = look.plan
-        seen = recall(self.memory, look.observed, look.judged.desired, time.monotonic())
+        seen = recall(self.memory, look.observed, look.judged.desired, self.clock.now())
         if look.observed.results and plan.actions:
             # A job tells its result once: it is written down before anything else may go wrong.
             self.memory = seen
@@ -128,7 +135,7 @@ class Reconciler:
         failure = await self._save() or failure
         self._probe(look)
         self._publish(look, failure)
-        self.ticked_at = time.monotonic()
+        self.ticked_at = self.clock.now()
         acted = any(not isinstance(action, JobAction) for action in plan.actions)
         # The same once more: it was done and cannot be seen. Trying at once again and again would help nobody.
         again = acted and plan.actions == self._done
@@ -152,7 +159,7 @@ class Reconciler:
     def _boot_wait_ends(self) -> float:
         """Return when a host that still waits for Consul may go by its journal; infinity afterwards."""
         at = self._began + self.trust.boot_wait_s
-        return at if not self._confirmed and at > time.monotonic() else float("inf")
+        return at if not self._confirmed and at > self.clock.now() else float("inf")
 
     async def preview(self) -> HostView:
         """Look freshly and decide, change nothing: what would be done now."""
@@ -161,38 +168,38 @@ class Reconciler:
     async def _look(self, *, fresh: bool) -> "_Look":
         observed = await self.observer.observe(fresh=fresh)
         containers = () if isinstance(observed.containers, Unavailable) else observed.containers
-        now = time.monotonic()
+        now = self.clock.now()
         boot = BootState(
             is_running=any(container.is_running for container in containers),
             confirmed=self._confirmed,
             waited_s=now - self._began,
             boot_wait_s=self.trust.boot_wait_s,
             journal_max_age_s=self.trust.journal_max_age_s,
-            now_wall=time.time(),
+            now_wall=self.clock.wall(),
         )
-        judged = judge(self.outcome, self.memory.baseline, self.node, boot)
-        plan = decide(Situation(self.app, observed, judged.desired, self.memory, now))
+        judged = self.judge(self.outcome, self.memory.baseline, self.node, boot)
+        plan = self.decide(Situation(self.app, observed, judged.desired, self.memory, now))
         return _Look(self.outcome, observed, judged, plan)
 
     async def _apply(self, plan: Plan) -> str | None:
         """Do the plan; return what went wrong, None when nothing did."""
         if not plan.actions:
             return None
-        began = time.monotonic()
+        began = self.clock.now()
         failure = None
         try:
             await self.executor.apply(plan.actions)
         except TidegateError as exc:
             failure = str(exc)
-        if (plan.actions, failure) != self._said or time.monotonic() - self._said_at >= SAY_AGAIN_S:
-            self._said, self._said_at = (plan.actions, failure), time.monotonic()
+        if (plan.actions, failure) != self._said or self.clock.now() - self._said_at >= SAY_AGAIN_S:
+            self._said, self._said_at = (plan.actions, failure), self.clock.now()
             event = log.warning if failure else log.info
             event(
                 "tick.completed",
                 app=self.app.name,
                 actions=[str(action) for action in plan.actions],
                 error=failure,
-                duration_s=round(time.monotonic() - began, 4),
+                duration_s=round(self.clock.now() - began, 4),
             )
         return failure
 

@@ -8,7 +8,6 @@ Also keeps the host's Consul services registered: their metadata follows the rep
 """
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -16,6 +15,8 @@ import structlog
 
 from agent.core.model.errors import PermanentError, TidegateError
 from agent.core.model.report import NodeReport, SlotReport
+from agent.pacing.backoff import Backoff
+from agent.pacing.clock import Clock, SystemClock
 
 log = structlog.get_logger()
 WRITE_EVERY_S = 1.0
@@ -37,12 +38,11 @@ class Reporter:
     Args:
         write: writes one report (the key).
         register: registers the services by the report.
-        clock: monotonic, in seconds.
     """
 
     write: Write
     register: Write
-    clock: Callable[[], float] = time.monotonic
+    clock: Clock = field(default_factory=SystemClock)
     latest: NodeReport | None = None
     _event: asyncio.Event = field(default_factory=asyncio.Event)
     _written: NodeReport | None = None
@@ -64,16 +64,15 @@ class Reporter:
 
     async def run(self) -> None:
         """Write for ever."""
-        pause = RETRY_FIRST_S
+        backoff = Backoff(RETRY_FIRST_S, RETRY_MAX_S)
         while True:
             if (due_in_s := self._due_in()) > 0:
                 await self._changed(due_in_s)
             elif await self._flush():
-                pause = RETRY_FIRST_S
-                await asyncio.sleep(WRITE_EVERY_S)
+                backoff.reset()
+                await self.clock.sleep(WRITE_EVERY_S)
             else:
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, RETRY_MAX_S)
+                await self.clock.sleep(backoff.next())
 
     async def last(self, deadline_s: float) -> None:
         """Write what is not written yet, once, within *deadline_s*; for the shutdown."""
@@ -93,7 +92,7 @@ class Reporter:
 
     def _due_in(self) -> float:
         """Return the seconds until something must be written; 0 when it is time."""
-        now, report = self.clock(), self.latest
+        now, report = self.clock.now(), self.latest
         if report is None:
             return AGAIN_EVERY_S
         if self._written is None or is_news(report, self._written) or service_words(report) != self._registered:
@@ -126,13 +125,13 @@ class Reporter:
     async def _write(self, report: NodeReport) -> None:
         if report != self._written:
             await self.write(report)
-            self._written, self._written_at = report, self.clock()
+            self._written, self._written_at = report, self.clock.now()
 
     async def _register(self, report: NodeReport) -> None:
         services = service_words(report)
-        if services != self._registered or self.clock() - self._registered_at >= AGAIN_EVERY_S:
+        if services != self._registered or self.clock.now() - self._registered_at >= AGAIN_EVERY_S:
             await self.register(report)
-            self._registered, self._registered_at = services, self.clock()
+            self._registered, self._registered_at = services, self.clock.now()
 
 
 def is_news(report: NodeReport, written: NodeReport) -> bool:

@@ -12,8 +12,10 @@ from agent.adapters.consul.kv import ConsulClient
 from agent.adapters.consul.watch import Pace, watch
 from agent.core.model.keys import KeySnapshot, Known, Outcome
 from agent.core.model.names import AppName, parse_app
+from agent.pacing.clock import Clock
 from tests.adapters.consul.real import real_running
 from tests.adapters.fakes.consul import running as fake_running
+from tests.clocks import HurriedSystemClock
 
 Kind = TypeVar("Kind", bound=Outcome)
 BOTH = pytest.mark.parametrize("kind", ["fake", pytest.param("real", marks=[pytest.mark.real, pytest.mark.slow])])
@@ -46,14 +48,9 @@ def new_app() -> AppName:
     return parse_app(f"app{next(_numbers)}")
 
 
-async def hurried_sleep(seconds: float) -> None:
-    """Sleep for at most 20 ms: pauses keep their order and lose their length."""
-    await asyncio.sleep(min(seconds, 0.02))
-
-
-def hurried(wait_s: float = 60.0, grace_s: float = 1.0) -> Pace:
+def hurried(wait_s: float = 60.0, grace_s: float = 1.0, *, clock: Clock | None = None) -> Pace:
     """Return a pace whose pauses are short; by default only a wake-up, not the wait, can be in time for a test."""
-    return Pace(wait_s=wait_s, grace_s=grace_s, sleep=hurried_sleep)
+    return Pace(wait_s=wait_s, grace_s=grace_s, clock=clock or HurriedSystemClock())
 
 
 class Told:

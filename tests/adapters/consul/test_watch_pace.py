@@ -10,10 +10,11 @@ from agent.adapters.consul.kv import ConsulClient
 from agent.adapters.consul.watch import Pace, TokenBucket, next_index
 from agent.core.model.keys import Known, Unknown
 from agent.core.model.names import AppName
-from tests.adapters.consul.suite import hurried_sleep, new_app, watching
+from tests.adapters.consul.suite import new_app, watching
 from tests.adapters.fakes.consul import FakeConsul
 from tests.adapters.fakes.consul import running as fake_running
 from tests.adapters.fakes.consul_faults import Fault
+from tests.clocks import SleepingClock
 
 
 @pytest.fixture
@@ -37,40 +38,23 @@ class Steady(random.Random):
         return (a + b) / 2
 
 
-class Clock:
-    """Time that passes only in sleeps, and is written down."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-        self.slept: list[float] = []
-
-    def __call__(self) -> float:
-        return self.now
-
-    async def sleep(self, seconds: float) -> None:
-        """Let *seconds* pass at once."""
-        self.now += seconds
-        self.slept.append(seconds)
-        await hurried_sleep(0)
-
-
 class TestPace:
     async def test_two_reads_at_once_then_one_a_second(self) -> None:
         """A wake after a quiet minute costs nothing; a storm of writes costs one read a second."""
-        clock = Clock()
-        bucket = TokenBucket(Pace(clock=clock, sleep=clock.sleep))
+        clock = SleepingClock()
+        bucket = TokenBucket(Pace(clock=clock))
         for _ in range(5):
             await bucket.take()
         assert clock.slept == pytest.approx([1.0, 1.0, 1.0])
-        clock.now += 60
+        clock.at += 60
         for _ in range(3):
             await bucket.take()
         assert clock.slept[3:] == pytest.approx([1.0])
 
     async def test_failures_back_off_and_contact_resets(self, fake: FakeConsul, app: AppName) -> None:
         """From 0.25 s, doubling to 15 s; after one answer from the start again."""
-        clock = Clock()
-        pace = Pace(wait_s=0.05, rng=Steady(), clock=clock, sleep=clock.sleep)
+        clock = SleepingClock()
+        pace = Pace(wait_s=0.05, rng=Steady(), clock=clock)
         fake.fault = Fault.ERROR
         async with ConsulClient(fake.url) as client, watching(client, app, pace) as told, asyncio.timeout(10):
             while len(fake.requests) < 10:  # noqa: ASYNC110 - the fake sets no event
@@ -89,11 +73,11 @@ class TestPace:
 
     async def test_back_off_is_jittered_by_half(self, fake: FakeConsul, app: AppName) -> None:
         """A thousand nodes do not come back at the same moment."""
-        clock = Clock()
+        clock = SleepingClock()
         fake.fault = Fault.ERROR
         async with (
             ConsulClient(fake.url) as client,
-            watching(client, app, Pace(clock=clock, sleep=clock.sleep)) as told,
+            watching(client, app, Pace(clock=clock)) as told,
         ):
             await told.until(Unknown)
             async with asyncio.timeout(5):

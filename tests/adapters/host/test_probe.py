@@ -10,8 +10,10 @@ import pytest
 
 from agent.adapters.host.probe import Prober, ProbeTarget, probe
 from agent.core.model.names import ContainerId
+from agent.pacing.clock import Clock
 from cluster.servers.ports import free_port
 from cluster.servers.process import eventually
+from tests.clocks import ManualClock
 
 LOOPBACK = IPv4Address("127.0.0.1")
 ID = ContainerId("1" * 64)
@@ -94,16 +96,8 @@ async def test_a_probe_asks_as_a_browser_would() -> None:
     assert {"Host: shop.example", "Connection: close"} <= set(lines)
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @asynccontextmanager
-async def probing(clock: Callable[[], float]) -> AsyncIterator[tuple[Prober, list[None]]]:
+async def probing(clock: Clock) -> AsyncIterator[tuple[Prober, list[None]]]:
     """A prober whose changes are noted; its tasks end with the block."""
     changes: list[None] = []
     async with asyncio.TaskGroup() as group:
@@ -122,12 +116,12 @@ def has(prober: Prober, *, healthy: bool, detail: str = "") -> Callable[[], Awai
 
 async def test_health_is_counted_without_a_break() -> None:
     """The count runs while probes are good, ends with a bad one, and begins anew."""
-    clock = Clock()
+    clock = ManualClock()
     async with answering(http(200)) as server, probing(clock) as (prober, changes):
         prober.watch(ID, target(server.port))
         assert (prober.health[ID].probed, prober.health[ID].healthy_for_s) == (False, None)
         assert await eventually(has(prober, healthy=True), deadline_s=5)
-        clock.now += 1.0
+        clock.at += 1.0
         assert prober.health[ID].healthy_for_s == 1.0
         server.answer = http(503)
         assert await eventually(has(prober, healthy=False, detail="GET /health answered 503"), deadline_s=5)
@@ -139,11 +133,11 @@ async def test_health_is_counted_without_a_break() -> None:
 
 async def test_time_without_probes_is_no_healthy_time() -> None:
     """An agent that stood still for a minute has not seen a healthy minute."""
-    clock = Clock()
+    clock = ManualClock()
     async with answering(http(200)) as server, probing(clock) as (prober, _):
         prober.watch(ID, target(server.port))
         assert await eventually(has(prober, healthy=True), deadline_s=5)
-        clock.now += 60
+        clock.at += 60
         healthy_s = prober.health[ID].healthy_for_s
         assert healthy_s is not None
         assert healthy_s < 2
@@ -151,12 +145,12 @@ async def test_time_without_probes_is_no_healthy_time() -> None:
 
 async def test_a_restarted_container_counts_anew() -> None:
     """The same container with another start time is another target; the same target again changes nothing."""
-    clock = Clock()
+    clock = ManualClock()
     async with answering(http(200)) as server, probing(clock) as (prober, changes):
         asked = target(server.port)
         prober.watch(ID, asked)
         assert await eventually(has(prober, healthy=True), deadline_s=5)
-        clock.now += 1
+        clock.at += 1
         prober.watch(ID, asked)
         assert prober.health[ID].healthy_for_s == 1.0
         prober.watch(ID, replace(asked, started_at="later"))
@@ -167,7 +161,7 @@ async def test_a_restarted_container_counts_anew() -> None:
 
 async def test_an_unwatched_container_is_forgotten() -> None:
     """Its probes end at once, and nothing is known of it any more."""
-    async with answering(None) as server, probing(Clock()) as (prober, changes):
+    async with answering(None) as server, probing(ManualClock()) as (prober, changes):
         prober.watch(ID, target(server.port))
         prober.unwatch(ID)
         prober.unwatch(ID)

@@ -31,6 +31,7 @@ from tests.adapters.consul.test_fleet import BY, Town
 from tests.adapters.fakes.consul import FakeConsul
 from tests.adapters.fakes.consul import running as fake_running
 from tests.adapters.fakes.consul_faults import Fault
+from tests.clocks import ManualClock
 from tests.runtime.fleet.fake_hosts import Puppet, Stage
 from tests.runtime.fleet.test_coordinator_contract import DIGEST, QUICK, Registry, begin, ended, running
 
@@ -224,14 +225,10 @@ async def test_a_new_lease_asks_the_registry_anew(town: Town) -> None:
 
 async def test_a_clock_that_is_stepped_fires_no_deadline(town: Town) -> None:
     """Its time goes on with the monotonic clock from where it began."""
-    seconds = [100.0]
-    coordinator = replace_clock(made(town, Registry()), lambda: seconds[-1])
+    clock = ManualClock()
+    coordinator = replace(made(town, Registry()), clock=clock)
     times = []
     for step in (0.0, 1.0, 3600.0):
-        seconds.append(seconds[-1] + step)
+        clock.at += step
         times.append(coordinator.now())
     assert [round(after - before, 3) for before, after in pairwise(times)] == [1.0, 3600.0]
-
-
-def replace_clock(coordinator: Coordinator, clock: Callable[[], float]) -> Coordinator:
-    return Coordinator(coordinator.client, coordinator.leader, coordinator.resolve, coordinator.wake, clock)

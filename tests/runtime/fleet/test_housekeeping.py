@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 
@@ -19,6 +19,7 @@ from tests.adapters.consul.suite import hurried, new_app
 from tests.adapters.consul.test_fleet import Town, record, report
 from tests.adapters.fakes.consul import FakeConsul
 from tests.adapters.fakes.consul import running as fake_running
+from tests.clocks import HurriedClock
 
 pytestmark = pytest.mark.slow
 
@@ -30,15 +31,15 @@ class House:
     town: Town
     keep: Housekeeping
     fence: Fence
-    now: float = 0.0
+    clock: HurriedClock = field(default_factory=HurriedClock)
 
     async def tidy_after(self, seconds: float, fence: Fence | None = None) -> None:
         """Let time pass, look at the fleet, and tidy."""
-        self.now += seconds
+        self.clock.at += seconds
         reading = await self.keep.watch.reading()
         assert reading is not None
         self.keep.watch.fleet(reading, None)
-        await self.keep.tidy(reading, fence or self.fence, self.now)
+        await self.keep.tidy(reading, fence or self.fence, self.clock.now())
 
     async def left(self, prefix: str) -> list[str]:
         listing = await self.town.client.list(prefix)
@@ -73,7 +74,7 @@ async def _house() -> AsyncIterator[House]:
         fence = await town.locked()
         house = House(town, Housekeeping(client, town.app, None), fence)  # type: ignore[arg-type]
         house.keep.watch = FleetWatch(
-            client, town.app, parse_node("core-1"), lambda: None, pace=hurried(), clock=lambda: house.now
+            client, town.app, parse_node("core-1"), lambda: None, pace=hurried(clock=house.clock)
         )
         task = asyncio.create_task(house.keep.watch.run())
 
@@ -117,7 +118,7 @@ async def test_the_report_of_a_host_that_is_just_back_stays(house: House) -> Non
     held = house.keep.watch._reports
     assert held is not None
     house.keep.watch._reports = type(held)((entry,), held.index)
-    house.now += GONE_S
+    house.clock.at += GONE_S
     await house.keep._remove_reports(house.fence)
     assert "web-2" in await house.left(keys.node_reports(app))
 

@@ -1,10 +1,9 @@
 """Who holds an app's lock: one at a time, with the next epoch each time, and never longer than its session may live."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 import pytest_asyncio
@@ -17,10 +16,12 @@ from agent.core.model import keys
 from agent.core.model.keys import KeyValue
 from agent.core.model.names import parse_app, parse_node
 from agent.core.rollout.lock import holder_of, read_lock
+from agent.pacing.clock import Clock, SystemClock
 from agent.runtime.fleet.leader import Leader, Terms
 from cluster.servers.process import eventually
 from tests.adapters.fakes.consul import FakeConsul, running
 from tests.adapters.fakes.consul_faults import Fault
+from tests.clocks import ManualClock
 
 APP = parse_app("shop")
 LOCK = keys.coordinator(APP)
@@ -51,16 +52,6 @@ async def _consul() -> AsyncIterator[FlakyConsul]:
     await fake.kill()
 
 
-@dataclass(slots=True)
-class Clock:
-    """Time that passes when it is told to."""
-
-    now: float = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @asynccontextmanager
 async def candidate(
     consul: FakeConsul,
@@ -68,11 +59,19 @@ async def candidate(
     *,
     terms: Terms = QUICK,
     token: str = "",
-    clock: Callable[[], float] = time.monotonic,
+    clock: Clock | None = None,
 ) -> AsyncIterator[Leader]:
     """Let one stand until the block ends, as a process that is told to end."""
     async with ConsulClient(consul.url, token=TokenSource(token)) as client:
-        leader = Leader(client, APP, parse_node(name), f"{name}-boot", on_change=lambda: None, terms=terms, clock=clock)
+        leader = Leader(
+            client,
+            APP,
+            parse_node(name),
+            f"{name}-boot",
+            on_change=lambda: None,
+            terms=terms,
+            clock=clock or SystemClock(),
+        )
         task = asyncio.create_task(leader.run(), name=f"leader {name}")
         try:
             yield leader
@@ -154,19 +153,19 @@ async def test_a_session_that_is_gone_ends_the_lease_and_the_holder_stands_again
 
 async def test_a_holder_that_cannot_renew_stops_before_its_session_can_have_ended(consul: FlakyConsul) -> None:
     """Counted from the start of the last renewal that succeeded, also while one hangs."""
-    clock = Clock()
+    clock = ManualClock()
     async with candidate(consul, clock=clock) as leader:
         assert await elected(leader)
         await consul.freeze()
-        clock.now += 9.9
+        clock.at += 9.9
         assert leader.lease is not None
-        clock.now += 0.2
+        clock.at += 0.2
         assert leader.lease is None
 
 
 async def test_a_renewal_that_failed_is_tried_again_soon(consul: FlakyConsul) -> None:
     """Consul without a leader for a moment deposes nobody: there are many tries before the fence."""
-    async with candidate(consul, terms=replace(QUICK, renew_s=0.5), clock=Clock()) as leader:
+    async with candidate(consul, terms=replace(QUICK, renew_s=0.5), clock=ManualClock()) as leader:
         assert await elected(leader)
         before = leader.lease
         consul.fault = Fault.ERROR

@@ -22,19 +22,10 @@ from tests.adapters.consul.test_fleet import Town, record, report
 from tests.adapters.fakes.consul import FakeConsul
 from tests.adapters.fakes.consul import running as fake_running
 from tests.adapters.fakes.consul_faults import Fault
+from tests.clocks import HurriedClock
 
 pytestmark = pytest.mark.slow
 CORE = parse_node("core-1")
-
-
-@dataclass(slots=True)
-class Clock:
-    """Time that passes when it is told to."""
-
-    now: float = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @dataclass(slots=True)
@@ -44,7 +35,7 @@ class Seen:
     town: Town
     consul: FakeConsul
     watch: FleetWatch
-    clock: Clock
+    clock: HurriedClock
     calls: list[float] = field(default_factory=list)
 
     async def reading(self) -> FleetReading:
@@ -96,8 +87,8 @@ async def watching(*, registers: bool = True, fault: Fault | None = None) -> Asy
             await town.agent_lives(CORE, app="", coordinator="true")
         await client.put(keys.active_image(town.app), b"shop:a")
         consul.fault = fault
-        clock = Clock()
-        watch = FleetWatch(client, town.app, CORE, lambda: None, pace=hurried(), clock=clock)
+        clock = HurriedClock()
+        watch = FleetWatch(client, town.app, CORE, lambda: None, pace=hurried(clock=clock))
         task = asyncio.create_task(watch.run())
         try:
             yield Seen(town, consul, watch, clock)
@@ -234,7 +225,7 @@ async def test_hosts_are_gone_since_they_were_not_seen_by_this_watch(seen: Seen)
         }
 
     assert await eventually(lambda: looked(web_1=0.0), deadline_s=5)
-    seen.clock.now += 3600
+    seen.clock.at += 3600
     assert await eventually(lambda: looked(web_1=3600.0), deadline_s=5)
     assert [entry.key for entry in seen.watch.reports_of_gone(3600)] == [keys.node_report(app, parse_node("web-1"))]
     assert seen.watch.reports_of_gone(3601) == ()

@@ -20,6 +20,7 @@ from agent.core.model.names import AppName, Digest, ImageReference, NodeName, Sl
 from agent.core.model.report import NodeReport
 from agent.core.model.spec import Probe, RunSpec
 from agent.core.model.states import SlotPhase
+from agent.pacing.clock import SystemClock
 from agent.runtime.host.event_sources import follow_docker, follow_haproxy
 from agent.runtime.host.executor import Between, Executor, go_on
 from agent.runtime.host.jobs import Jobs
@@ -31,6 +32,7 @@ from tests.adapters.fakes.consul import FakeConsul
 from tests.adapters.fakes.docker import FakeDaemon, FakeDocker
 from tests.adapters.fakes.haproxy import FakeHaproxy
 from tests.adapters.haproxy.backend import Backend
+from tests.clocks import HurriedSystemClock
 
 NODE = NodeName("web-1")
 KNOBS = Knobs(
@@ -179,11 +181,11 @@ async def agent(at: World, *, by_hand: bool = False) -> AsyncIterator[Agent]:
         reconciler = made.reconciler
         if not by_hand:
             client = await _client(at, group)
-            pace = Pace(wait_s=5, grace_s=1, sleep=_hurry)
+            pace = Pace(wait_s=5, grace_s=1, clock=HurriedSystemClock())
             group.create_task(reconciler.run())
             group.create_task(watch(client, at.app.name, reconciler.read, pace=pace))
-            group.create_task(follow_docker(made.observer.docker, made.observer, reconciler.wake))
-            group.create_task(follow_haproxy(_worker(at), reconciler.wake))
+            group.create_task(follow_docker(made.observer.docker, made.observer, reconciler.wake, SystemClock()))
+            group.create_task(follow_haproxy(_worker(at), reconciler.wake, SystemClock()))
         yield made
 
 
@@ -234,7 +236,3 @@ def _worker(at: World) -> Callable[[], Awaitable[Worker]]:
         return (await at.haproxy.observe()).worker
 
     return ask
-
-
-async def _hurry(seconds: float) -> None:
-    await asyncio.sleep(min(seconds, 0.02))

@@ -12,6 +12,7 @@ from agent.core.host.actions import Pull
 from agent.core.host.observed import Unavailable, Worker
 from agent.core.model.errors import HaproxyUnavailableError
 from agent.core.model.names import ContainerId, Digest, ImageReference
+from agent.pacing.clock import SystemClock
 from agent.runtime.host.event_sources import follow_docker, follow_haproxy
 from agent.runtime.host.jobs import Jobs
 from agent.runtime.host.observer import Observer
@@ -157,7 +158,7 @@ async def test_a_fresh_look_leaves_results_to_the_next_one() -> None:
 async def test_docker_events_wake_the_loop() -> None:
     """Each of our containers, and the connection itself."""
     async with bench() as at:
-        at.group.create_task(follow_docker(at.docker, at.observer, at.wake))
+        at.group.create_task(follow_docker(at.docker, at.observer, at.wake, SystemClock()))
         assert await at.woken() == {"docker connected"}
         at.daemon.publish("die", ours(at))
         assert await at.woken() == {"docker die"}
@@ -168,7 +169,7 @@ async def test_a_lost_docker_is_noticed_told_once_and_noticed_when_it_returns() 
     with capture_logs() as logs:
         async with bench() as at:
             at.daemon.away = True
-            at.group.create_task(follow_docker(at.docker, at.observer, at.wake, reconnect_s=0.05))
+            at.group.create_task(follow_docker(at.docker, at.observer, at.wake, SystemClock(), reconnect_s=0.05))
             assert await at.woken() == {"docker lost"}
             assert await at.woken() == {"docker lost"}
             at.daemon.away = False
@@ -188,7 +189,7 @@ async def test_another_haproxy_worker_wakes_the_loop() -> None:
 
     with capture_logs() as logs:
         async with bench() as at:
-            at.group.create_task(follow_haproxy(ask, at.wake, poll_s=0.001))
+            at.group.create_task(follow_haproxy(ask, at.wake, SystemClock(), poll_s=0.001))
             async with asyncio.timeout(5):
                 while answers:
                     assert await at.woken() == {"haproxy"}

@@ -13,21 +13,9 @@ from agent.core.model.names import SlotName
 from agent.core.model.report import NodeReport, SlotReport
 from agent.core.model.states import SlotPhase
 from agent.runtime.host.reporter import AGAIN_EVERY_S, MOVING_EVERY_S, Reporter, is_news
+from tests.clocks import LoopClock
 from tests.runtime.host.rig import cancelled_in_the_end
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop in which waiting takes no time."""
-
-    ahead_s = 0.0
-
-    def time(self) -> float:
-        return super().time() + self.ahead_s
-
-    def _run_once(self) -> None:
-        if not self._ready and self._scheduled:  # type: ignore[attr-defined]
-            self.ahead_s += max(0.0, self._scheduled[0].when() - self.time())  # type: ignore[attr-defined]
-        super()._run_once()  # type: ignore[misc]
+from tests.sim.virtual_time import VirtualLoop
 
 
 @dataclass
@@ -71,7 +59,7 @@ def draining(**changes: object) -> NodeReport:
 
 @asynccontextmanager
 async def running(consul: Consul) -> AsyncIterator[Reporter]:
-    reporter = Reporter(consul.write, consul.register, clock=now)
+    reporter = Reporter(consul.write, consul.register, LoopClock())
     async with cancelled_in_the_end() as group:
         group.create_task(reporter.run())
         yield reporter
@@ -232,7 +220,7 @@ def test_the_last_report_is_written_within_its_deadline(virtual: Virtual) -> Non
 
     async def story() -> None:
         consul = Consul()
-        reporter = Reporter(consul.write, consul.register, clock=now)
+        reporter = Reporter(consul.write, consul.register, LoopClock())
         await reporter.last(2)
         reporter.publish(a_report())
         await reporter.last(2)

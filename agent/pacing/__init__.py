@@ -1,0 +1,1 @@
+"""Time as the loops see it: one clock, one back-off; adapters and runtime share them."""
