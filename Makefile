@@ -23,10 +23,12 @@ PYTEST_SHARED := $(PY) -m pytest -q -n 3 --dist loadfile -m "real and not full a
 PYTEST_ALONE := $(PY) -m pytest -q -m "real and not full and alone and not cluster"
 # Six machines with systemd, twice: the tests mostly wait.
 PYTEST_CLUSTER := $(PY) -m pytest -q -n 2 --dist worksteal -m "cluster and not full"
+LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock" \
+	$(if $(UPGRADE),--upgrade)
 # The cluster's faults take as long as all the rest, and mostly wait.
 PYTEST_FULL := $(PY) -m pytest -q -n 2 --dist loadfile -m full --timeout 900
 
-.PHONY: help setup venv demo demo-host cluster cluster-down cluster-scale test test-all check simulate bench clean
+.PHONY: help setup venv demo demo-host cluster cluster-down cluster-scale test test-all check lock simulate bench clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -75,6 +77,13 @@ simulate: venv ## simulate rollouts under faults: SEEDS=300, from FIRST=0, on HO
 bench: ## measure speed and memory
 	@cluster/setup/setup.sh bench
 	@cluster/setup/with-docker.sh $(PY) -m bench
+
+lock: ## lock what pyproject.toml asks for (needs uv); UPGRADE=1 takes the newest releases
+	@$(LOCK) --group dev -o requirements-dev.lock pyproject.toml
+	@# What is installed on hosts is what was tested: these are parts of the first.
+	@$(LOCK) -c requirements-dev.lock -o requirements.lock pyproject.toml
+	@$(LOCK) -c requirements-dev.lock -o requirements-infra.lock --group infra
+	@$(LOCK) -c requirements-dev.lock -o requirements-build.lock --group build
 
 clean: ## remove caches and the virtual environment (not what was installed)
 	@rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
