@@ -5,11 +5,9 @@ import fcntl
 import hashlib
 import os
 import platform
-import re
 import shutil
 import sys
 import tempfile
-import tomllib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,7 +19,8 @@ ROOT = Path(__file__).resolve().parents[1]
 HUB_BASE = "debian:bookworm-slim"
 OWN_BASE = "tidegate/machine-base:bookworm"
 ROLES = ("web", "consul", "edge", "registry")
-SHIPPED = ("agent", "haproxy", "infra", "systemd", "pyproject.toml", "README.md", "LICENSE")
+LOCKS = ("requirements.lock", "requirements-infra.lock", "requirements-build.lock")
+SHIPPED = ("agent", "haproxy", "infra", "systemd", "pyproject.toml", "README.md", "LICENSE", *LOCKS)
 """What a machine is provisioned from."""
 MACHINE_BASE = os.environ.get("TIDEGATE_MACHINE_BASE", "")
 """An image of another Debian or Ubuntu, from which to make the machines."""
@@ -93,36 +92,24 @@ async def _fill(context: Path) -> None:
 
 
 async def _requirements() -> Path:
-    """Return a directory with all that Tidegate needs, as locked, for the machines' Python; fetched once."""
-    locked = _locked((ROOT / "requirements-dev.lock").read_text())
-    key = hashlib.sha256(f"{MACHINE_PYTHON}\n{locked}".encode()).hexdigest()[:12]
+    """Return a directory with the lock and the wheels it names, for the machines' Python; fetched once."""
+    lock = ROOT / "requirements.lock"
+    key = hashlib.sha256(f"{MACHINE_PYTHON}\n{lock.read_text()}".encode()).hexdigest()[:12]
     wheels = cache_dir() / f"wheels-{key}"
     if wheels.exists():
         return wheels
     with tempfile.TemporaryDirectory(prefix="wheels-", dir=cache_dir()) as home:
-        constraints = Path(home) / "constraints.txt"
-        constraints.write_text(locked)
         target = Path(home) / "wheels"
         systems = (f"manylinux_2_{minor}_{platform.machine()}" for minor in (17, 28, 36))
         options = [
-            *("-q", "--disable-pip-version-check", "-d", str(target), "-c", str(constraints)),
+            *("-q", "--disable-pip-version-check", "-d", str(target), "--no-deps", "--require-hashes", "-r", str(lock)),
             *("--only-binary=:all:", "--implementation=cp", f"--python-version={MACHINE_PYTHON}"),
             *(f"--platform={name}" for name in (*systems, f"manylinux2014_{platform.machine()}")),
         ]
-        await run([sys.executable, "-m", "pip", "download", *options, *_dependencies()], timeout_s=300)
+        await run([sys.executable, "-m", "pip", "download", *options], timeout_s=300)
+        shutil.copy(lock, target)
         target.rename(wheels)
     return wheels
-
-
-def _locked(lock: str) -> str:
-    """Return the lock's versions without their hashes; none of those that differ from system to system."""
-    found = re.finditer(r"^([\w.-]+==[\w.]+) \\$", lock, re.MULTILINE)
-    return "".join(f"{each[1]}\n" for each in found)
-
-
-def _dependencies() -> Sequence[str]:
-    project: list[str] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    return project
 
 
 async def _base(docker: DockerDaemon) -> str:

@@ -12,6 +12,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from agent import __version__
+from cluster.machine_images import SHIPPED
 
 ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -67,6 +68,14 @@ def test_a_lock_has_nothing_but_pins_with_hashes(name: str) -> None:
     rest = _PIN.sub("", _read(name))
     assert [line for line in rest.splitlines() if not line.strip().startswith("#")] == []
     assert all(pin.hashes for pins in _pins(name).values() for pin in pins)
+
+
+@pytest.mark.parametrize("name", ASKED.keys() - {"requirements-dev.lock"})
+def test_a_machine_gets_each_lock_that_its_provisioning_reads(name: str) -> None:
+    """In the local cluster's machines and in the AMI."""
+    assert name in SHIPPED
+    assert name in _read("infra/image/provision.sh")
+    assert f'"{name}"' in _read("infra/image/packer.pkr.hcl")
 
 
 def test_groups_that_are_locked_alone_are_those_of_the_package() -> None:

@@ -73,7 +73,10 @@ build {
 
   dynamic "provisioner" {
     labels   = ["file"]
-    for_each = ["agent", "haproxy", "infra", "systemd", "pyproject.toml", "README.md", "LICENSE"]
+    for_each = [
+      "agent", "haproxy", "infra", "systemd", "pyproject.toml", "README.md", "LICENSE",
+      "requirements.lock", "requirements-infra.lock", "requirements-build.lock",
+    ]
     content {
       source      = provisioner.value
       destination = "/tmp/tidegate/"

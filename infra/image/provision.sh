@@ -8,6 +8,8 @@
 #   --consul FILE   a Consul binary to install, where neither PATH nor apt has one
 #   --wheels DIR    a directory of wheels to install Tidegate from, without asking PyPI
 #
+# Of Python packages it installs only what the locks name, and only files whose hashes are in them.
+#
 # What belongs to one host alone (settings, tokens, certificates) is not its job: that lies in /etc/tidegate.
 set -euo pipefail
 
@@ -112,29 +114,41 @@ install_file() { # install_file FROM TO MODE, only if it differs
     if ! cmp -s "$1" "$2"; then install -D -m "$3" "$1" "$2"; fi
 }
 
+build_wheel() { # build_wheel DIRECTORY: Tidegate's own, with the build backend that is locked
+    "$home/bin/python" -m venv "$1/backend"
+    local pip=("$1/backend/bin/python" -m pip --disable-pip-version-check)
+    "${pip[@]}" install -q --no-deps --require-hashes -r "$source_dir/requirements-build.lock"
+    "${pip[@]}" wheel -q --no-deps --no-build-isolation -w "$1" "$source_dir"
+}
+
 tidegate() {
-    local python pip=("$home/bin/python" -m pip install -q --disable-pip-version-check)
+    local python pip=("$home/bin/python" -m pip install -q --disable-pip-version-check --no-deps)
     python=$(for each in python3 python3.13 python3.12 python3.11; do
         have "$each" && "$each" -c 'import sys; sys.exit(sys.version_info < (3, 11))' && command -v "$each" && break
     done)
     [[ -x $home/bin/python ]] || "$python" -m venv "$home"
     local wanted
-    wanted=$(cd "$source_dir" && find agent haproxy infra pyproject.toml -type f -not -name '*.pyc' -print0 | sort -z |
-        xargs -0 sha256sum | sha256sum)
-    local extra=
-    if [[ $role == aws ]]; then extra="[infra]"; fi
-    wanted+=$extra
+    wanted=$(cd "$source_dir" && find agent haproxy infra pyproject.toml requirements*.lock -type f -not -name '*.pyc' \
+        -print0 | sort -z | xargs -0 sha256sum | sha256sum)
+    local locks=(-r "$source_dir/requirements.lock")
+    if [[ $role == aws ]]; then
+        locks+=(-r "$source_dir/requirements-infra.lock")
+        wanted+=" infra"
+    fi
     if [[ ! -e $home/.installed || $(<$home/.installed) != "$wanted" ]]; then
         say "installing Tidegate into $home"
+        local built='' problems
         if [[ -n $wheels ]]; then
             pip+=(--no-index --find-links "$wheels")
-            "${pip[@]}" --upgrade "tidegate$extra"
-            # The version may be the same, and what it holds another one.
-            "${pip[@]}" --force-reinstall --no-deps tidegate
         else
-            "${pip[@]}" --upgrade "$source_dir$extra"
-            "${pip[@]}" --force-reinstall --no-deps "$source_dir"
+            built=$(mktemp -d)
+            build_wheel "$built"
         fi
+        "${pip[@]}" --require-hashes "${locks[@]}"
+        # The version may be the same, and what it holds another one.
+        "${pip[@]}" --force-reinstall --no-index --find-links "${wheels:-$built}" tidegate
+        problems=$("$home/bin/python" -m pip check) || fail "the locks are not whole: $problems"
+        rm -rf "$built"
         echo "$wanted" >"$home/.installed"
     fi
     local name

@@ -34,8 +34,6 @@ from tests.provision.aws.machines import SETTINGS
 
 STACK = "final-project"
 APP = {"name": "cs90", "container_port": 8080, "health_path": "/health", "knobs": TEST_KNOBS}
-EXTRA = ("boto3", "botocore", "cfn-flip", "click", "jmespath", "python-dateutil", "pyyaml", "s3transfer", "six",
-         "troposphere", "urllib3")  # fmt: skip
 DOCKERFILE = """
 ARG BASE
 FROM ${BASE}
@@ -66,17 +64,18 @@ async def machine_image(docker: DockerDaemon, home: Path) -> AsyncIterator[str]:
     ship(context / "tidegate")
     await build_wheel(context / "tidegate", context / "wheels")
     shutil.rmtree(context / "tidegate" / "build", ignore_errors=True)
-    lock = (ROOT / "requirements-dev.lock").read_text().splitlines()
-    pins = [line.split(" ")[0] for line in lock if line.partition("==")[0] in EXTRA]
     options = (
         "-q",
         "--no-deps",
+        "--require-hashes",
         "--only-binary=:all:",
         f"--python-version={MACHINE_PYTHON}",
         "-d",
         str(context / "wheels"),
+        "-r",
+        str(ROOT / "requirements-infra.lock"),
     )
-    await run([sys.executable, "-m", "pip", "download", *options, *pins], timeout_s=200)
+    await run([sys.executable, "-m", "pip", "download", *options], timeout_s=200)
     (context / "Dockerfile").write_text(DOCKERFILE)
     tag = f"tidegate/aws-try:{uuid.uuid4().hex[:8]}"
     await docker.cli("build", "-q", f"--build-arg=BASE={base}", "-t", tag, str(context), timeout_s=600)
