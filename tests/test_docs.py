@@ -22,7 +22,7 @@ from agent.core.model.errors import FatalError
 from agent.core.rollout.strategy import Strategy
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 _LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
 _EVENT = re.compile(r"[a-z_]+\.[a-z_]+")
 _FENCE = re.compile(r"^( *)```toml\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
