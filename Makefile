@@ -25,10 +25,12 @@ PYTEST_ALONE := $(PY) -m pytest -q -m "real and not full and alone and not clust
 PYTEST_CLUSTER := $(PY) -m pytest -q -n 2 --dist worksteal -m "cluster and not full"
 LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock" \
 	$(if $(UPGRADE),--upgrade)
+# A warning is an error; each page is read again, for a link may be broken by a change of another page.
+SPHINX := $(PY) -m sphinx -q -E -W --keep-going -c docs
 # The cluster's faults take as long as all the rest, and mostly wait.
 PYTEST_FULL := $(PY) -m pytest -q -n 2 --dist loadfile -m full --timeout 900
 
-.PHONY: help setup venv demo demo-host cluster cluster-down cluster-scale test test-all check lock simulate bench clean
+.PHONY: help setup venv demo demo-host cluster cluster-down cluster-scale test test-all check docs lock simulate bench clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,11 +56,12 @@ cluster-scale: venv ## have N hosts in the cluster while it runs
 cluster-down: venv ## remove the cluster
 	@cluster/setup/with-docker.sh $(PY) -m cluster down
 
-check: venv ## format, lint, types, import layers, unit tests (under 90 s, no servers)
+check: venv ## format, lint, types, import layers, docs, unit tests (under 90 s, no servers)
 	@.venv/bin/ruff format --check .
 	@.venv/bin/ruff check .
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
+	@$(SPHINX) -b dummy . build/docs-check
 	@$(PYTEST_UNIT)
 
 test: setup ## check, then everything on the real servers
@@ -77,6 +80,10 @@ simulate: venv ## simulate rollouts under faults: SEEDS=300, from FIRST=0, on HO
 bench: ## measure speed and memory
 	@cluster/setup/setup.sh bench
 	@cluster/setup/with-docker.sh $(PY) -m bench
+
+docs: venv ## build the documentation site into build/docs
+	@$(SPHINX) -b html . build/docs
+	@echo "build/docs/index.html"
 
 lock: ## lock what pyproject.toml asks for (needs uv); UPGRADE=1 takes the newest releases
 	@$(LOCK) --group dev -o requirements-dev.lock pyproject.toml
