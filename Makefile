@@ -30,7 +30,7 @@ SPHINX := $(PY) -m sphinx -q -E -W --keep-going -c docs
 # The cluster's faults take as long as all the rest, and mostly wait.
 PYTEST_FULL := $(PY) -m pytest -q -n 2 --dist loadfile -m full --timeout 900
 
-.PHONY: help setup venv demo demo-host cluster cluster-down cluster-scale test test-all check docs lock simulate bench clean
+.PHONY: help setup venv demo demo-host cluster cluster-down cluster-scale test test-all check docs hooks lock simulate bench clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -84,6 +84,9 @@ bench: ## measure speed and memory
 docs: venv ## build the documentation site into build/docs
 	@$(SPHINX) -b html . build/docs
 	@echo "build/docs/index.html"
+
+hooks: venv ## run the quick part of check before each commit
+	@.venv/bin/prek install
 
 lock: ## lock what pyproject.toml asks for (needs uv); UPGRADE=1 takes the newest releases
 	@$(LOCK) --group dev -o requirements-dev.lock pyproject.toml
