@@ -189,7 +189,7 @@ class Shape:
     max_failed: Annotated[
         str | None, _knob("max-failed", "Hosts that may fail before the rollout does (default: 0)", "N|N%")
     ] = None
-    min_members: Annotated[str | None, _knob("min-members", "Fewer staged hosts are no fleet (default: 1)", "N")] = None
+    min_members: Annotated[str | None, _knob("min-members", "Minimum number of staged hosts (default: 1)", "N")] = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,8 +75,8 @@ def test_without_a_coordinator_it_says_at_once_that_nothing_will_advance(shop: T
     """And goes on waiting until --timeout: exit code 5, and the way back."""
     done = op("deploy", "registry.example/shop:b", "--timeout", "300ms")
     assert done.exit_code == 5, done.output
-    assert "no coordinator lives: nothing will advance" in done.stdout
-    assert "rollout 1 has not come so far within --timeout: no coordinator lives" in done.stderr
+    assert "no coordinator is running; the rollout will not advance" in done.stdout
+    assert "rollout 1 did not reach this point within --timeout: no coordinator is running" in done.stderr
     assert f"`tidegate abort --app {shop.app}` ends it" in done.stderr
 
 

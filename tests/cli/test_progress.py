@@ -186,7 +186,7 @@ def test_no_coordinator_is_told_and_so_is_the_next_one() -> None:
     """Once each."""
     record = a_record(Phase.STAGING)
     seen, lines = news(Seen(seq=3), a_view(record, coordinators=False), ())
-    assert [line.words[:40] for line in lines] == ["no coordinator lives: nothing will advan"]
+    assert [line.words[:55] for line in lines] == ["no coordinator is running; the rollout will not advance"]
     assert news(seen, a_view(record, coordinators=False), ())[1] == ()
     _, lines = news(seen, a_view(record), ())
     assert [line.words for line in lines] == ["a coordinator lives: core-1 (epoch 4)"]

@@ -86,7 +86,7 @@ def test_status_without_a_rollout_says_what_is_active(shop: Town, op: Operator) 
     """And that nobody coordinates."""
     shown = op("status").stdout
     assert "no rollout is recorded · active registry.example/shop:a" in shown
-    assert "no coordinator lives: nothing will advance" in shown
+    assert "no coordinator is running; the rollout will not advance" in shown
     shop.put("stage/image", "registry.example/shop:x")
     assert "stage/image registry.example/shop:x by hand" in op("status").stdout
 
@@ -105,7 +105,7 @@ def test_hosts_that_are_gone_or_silent_are_named(shop: Town, op: Operator) -> No
     assert [nodes[f"web-{number}"]["report"] for number in (1, 2, 3, 4)] == [
         "current",
         "current",
-        "of another start",
+        "from a previous boot of its agent",
         "missing",
     ]
     assert nodes["web-2"]["agent"] == "critical"

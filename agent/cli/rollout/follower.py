@@ -123,7 +123,7 @@ class Follower:
     def _late(self) -> Verdict:
         waits = self._problem or (waiting_words(self.view) if self.view else "Consul was not read")
         record = self.view.record if self.view else None
-        words = f"rollout {self.followed.generation} has not come so far within --timeout: {clean(waits)}"
+        words = f"rollout {self.followed.generation} did not reach this point within --timeout: {clean(waits)}"
         return Verdict(Exit.TIMED_OUT, str(record.phase) if record else "unknown", words)
 
     async def _look(self) -> Verdict | None:

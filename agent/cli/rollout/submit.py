@@ -1,5 +1,5 @@
 """
-Writing what a command comes to: one guarded transaction, told apart from everybody else's.
+Submit a command's change as one check-and-set transaction, and detect whether a lost answer was ours.
 
 Whether a write of ours happened is read from its audit entry: nobody else writes that text under that key.
 """

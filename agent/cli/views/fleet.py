@@ -19,7 +19,7 @@ from agent.core.rollout.decision import Decision
 from agent.core.rollout.fleet import Fleet, Host
 from agent.core.rollout.liveness import Sightings, sight
 
-NO_COORDINATOR = "no coordinator lives: nothing will advance"
+NO_COORDINATOR = "no coordinator is running; the rollout will not advance"
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ class Node:
     role: str
     """``host``, ``coordinator``, both, or neither."""
     report: str
-    """Whether its report counts: ``current``, ``of another start``, ``missing``, or nothing to report."""
+    """``current``, ``from a previous boot of its agent`` or ``missing``; empty for an agent that writes none."""
     acted_on: str
     is_ready: bool | None
     is_leaving: bool | None
@@ -88,4 +88,4 @@ def documents(nodes: tuple[Node, ...]) -> list[dict[str, Any]]:
 def _judge(runs_the_app: bool, instance: str, reported: str | None) -> str:
     if reported is None:
         return "missing" if runs_the_app else ""
-    return "current" if reported == instance else "of another start"
+    return "current" if reported == instance else "from a previous boot of its agent"

@@ -88,7 +88,11 @@ class RolloutRecord(TolerantDocument):
                 return None
 
     def left(self, image: str) -> RecordedRelease | None:
-        """Return the release that the rollout left under *image*: its final one; either of both where it left both."""
+        """
+        Return the release that this finished rollout associates with *image*.
+
+        After ``rollback_failed``, source and target both qualify.
+        """
         both = (self.source, self.target) if self.phase is Phase.ROLLBACK_FAILED else (self.final,)
         return next((release for release in both if release is not None and release.image == image), None)
 

@@ -1,5 +1,5 @@
 """
-Since when a host has not been seen, or its new visitors' release has not been up: what only a watcher can tell.
+Track how long each host has been absent and how long its serving release has been down.
 
 Pure: the watcher passes its own monotonic time in, and keeps what comes out. A watcher that has just begun has seen
 nobody go: after a takeover hosts are lost ``lost_after`` later, never earlier.

@@ -38,7 +38,10 @@ def source_of(record: Decision, fleet: Fleet) -> RecordedRelease | None:
     counts = Counter(slot.release for slot in served.values())
     if len(counts) > 1 and not is_forced:
         differences = _differences(served)
-        raise UnclearSourceError(f"hosts serve different releases ({differences}); --force-source takes the commonest")
+        raise UnclearSourceError(
+            f"hosts serve different releases ({differences}); "
+            "use --force-source to roll back to the most common release"
+        )
     release = min(counts, key=lambda name: (-counts[name], name))
     if record.source is not None and record.source.release == release:
         return record.source

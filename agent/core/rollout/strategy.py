@@ -41,7 +41,7 @@ class Strategy(TolerantDocument):
     waits_for_promote: bool = False
     """Staged everywhere, it waits for ``promote`` before any traffic moves."""
     min_members: Annotated[int, Field(ge=1)] = 1
-    """Fewer staged hosts than this are no fleet."""
+    """Minimum number of staged hosts."""
     max_failed: Share = "0"
     """Hosts that may fail before the rollout does."""
     max_lost: Share = "10%"

@@ -54,7 +54,7 @@ class Terms:
     unable_s: float = 15.0
     """A leader that could not act for so long resigns."""
     shy_s: float = 20.0
-    """Pause of who resigned: time for another candidate, that may be able to act."""
+    """Back-off after resigning, so that another candidate can win."""
     release_s: float = 2.0
 
 

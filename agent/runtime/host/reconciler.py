@@ -80,7 +80,7 @@ class Reconciler:
     _done: tuple[Action, ...] = ()
     """What the last tick did."""
     _said: tuple[tuple[Action, ...], str | None] = ((), None)
-    """What the last `tick.completed` said, and below, when: a step that is refused is tried often and told seldom."""
+    """Last logged (actions, error); rate-limits repeated failures."""
     _said_at: float = float("-inf")
     _journal_problem: str = ""
 

@@ -1,8 +1,7 @@
 """
 Write the host's report to Consul: the latest wins, equal ones are dropped, a failed write is tried again.
 
-What only counts down or flickers (times in words, open requests of a slot that empties) is written more seldom than
-what happens: a host that waits for an hour must not write for an hour.
+Countdowns and open-request counts are rate-limited; state changes are written at once.
 
 Also keeps the host's Consul services registered: their metadata follows the report.
 """
