@@ -37,11 +37,11 @@ class ConsulSettings(StrictDocument):
     address: Annotated[str, Field(pattern=r"^(https?://[A-Za-z0-9.\[\]:_-]+|unix:///.+)$")] = "http://127.0.0.1:8500"
     """``http://``, ``https://`` or ``unix:///path``."""
     token: SecretStr = SecretStr("")
-    """ACL token; a file is better."""
+    """ACL token; prefer ``token_file``."""
     token_file: Path | None = None
-    """File with the ACL token, read again when it changes."""
+    """File with the ACL token; the agent reads it again when it changes."""
     ca_file: Path | None = None
-    """CA certificate that signed Consul's."""
+    """CA certificate that signed Consul's certificate."""
     cert_file: Path | None = None
     """Client certificate."""
     key_file: Path | None = None
@@ -56,11 +56,11 @@ class DockerSettings(StrictDocument):
     config_file: Path = Path("/etc/tidegate/docker/config.json")
     """Docker config file with registry credentials and credential helpers, read at each pull."""
     data_root: Path = Path("/var/lib/docker")
-    """Directory of the daemon's images; its free space is looked at before a pull."""
+    """Directory of the daemon's images; the agent checks its free space before a pull."""
     insecure_registries: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+(:[0-9]{1,5})?$")], ...] = ()
-    """Registries (``host[:port]``) a coordinator asks by plain HTTP; those on loopback always are."""
+    """Registries (``host[:port]``) that a coordinator asks by plain HTTP; registries on loopback always are."""
     disk_reserve: Annotated[str, Field(pattern=r"^[0-9]{1,6}[kmg]$")] = "1g"
-    """Free space below which no pull begins: it waits and says so; pruning goes on."""
+    """Free space below which no pull starts; the pull waits with a reason, and pruning continues."""
 
     @property
     def disk_reserve_bytes(self) -> int:
@@ -69,26 +69,26 @@ class DockerSettings(StrictDocument):
 
 
 class HaproxySettings(StrictDocument):
-    """How to reach HAProxy, and what its rendered configuration says."""
+    """How to reach HAProxy, and values of its rendered configuration."""
 
     socket: Path = Path("/run/haproxy/tidegate.sock")
     """Runtime socket, level admin."""
     master_socket: Path = Path("/run/haproxy-master.sock")
-    """Master socket: tells whether workers of before a reload still live."""
+    """Master socket, which lists the workers from before a reload."""
     server_state_file: Path = Path("/run/haproxy/tidegate.state")
-    """Written by the agent after each change, read by HAProxy at a reload; on a tmpfs."""
+    """File that the agent writes after each change and HAProxy reads at a reload; on a tmpfs."""
     hard_stop_after: Duration | None = None
-    """Longest life of a worker after a reload; at most, and by default, the longest ``drain_timeout``."""
+    """Maximum life of a worker after a reload; at most, and by default, the longest ``drain_timeout``."""
     maxconn: Annotated[int, Field(ge=10, le=1_000_000)] = 8000
-    """Connections at most; needs twice as many file descriptors."""
+    """Maximum number of connections; HAProxy needs twice as many file descriptors."""
     ops_port: Annotated[int, Field(ge=1, le=65535)] | None = 8404
     """Loopback port of HAProxy's own metrics and statistics."""
     user: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_-]*$")] | None = None
-    """User HAProxy becomes; left out when its unit sets ``User=``."""
+    """User that HAProxy switches to; leave it out when the unit sets ``User=``."""
     group: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_-]*$")] | None = None
-    """Group HAProxy becomes."""
+    """Group that HAProxy switches to."""
     socket_group: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_-]*$")] | None = None
-    """Group that may use the runtime socket: the agent's."""
+    """Group that may use the runtime socket: the group of the agent."""
     binary: str = "haproxy"
     """Program that checks a rendered configuration."""
 
@@ -101,26 +101,26 @@ class ApiSettings(StrictDocument):
 
 
 class Ec2Settings(StrictDocument):
-    """The instance's life in an auto-scaling group of AWS; off everywhere else."""
+    """Life cycle of the instance in an auto-scaling group of AWS; disabled by default."""
 
     enabled: bool = False
-    """Whether this host is an EC2 instance that tells its group when it serves and when it has left."""
+    """Whether this host is an EC2 instance that completes the hooks of its auto-scaling group."""
     launch_hook: str = "serving"
-    """Name of the group's launch hook: completed when the right release serves, or the holding page stands ready."""
+    """Name of the group's launch hook; completed when the host serves the right release or the holding page."""
     leave_hook: str = "leave"
-    """Name of the group's termination hook: completed when nothing is open any more."""
+    """Name of the group's termination hook; completed when no request is open any more."""
     launch_timeout: Duration = 840.0
-    """How long a new host may take to be ready before it is given up; below the hook's own and the stack's patience."""
+    """Maximum time until a new host is ready; below the timeouts of the hook and the stack."""
     leave_timeout: Duration = 240.0
-    """How long what is open may last when the instance is to be terminated; below the hook's own."""
+    """Maximum time for open requests before the instance terminates; below the timeout of the hook."""
     stack: str = ""
     """CloudFormation stack that waits for this host; none by default."""
     resource: str = ""
     """Logical name of the host's group in that stack."""
     metadata: Annotated[str, Field(pattern=r"^http://[A-Za-z0-9.\[\]:-]+$")] = "http://169.254.169.254"
-    """Metadata service of the instance."""
+    """URL of the instance's metadata service."""
     endpoint: Annotated[str, Field(pattern=r"^https?://.+$")] | None = None
-    """URL that calls to AWS go to instead of the region's own."""
+    """URL for calls to AWS in place of the regional endpoints."""
 
 
 def _at_most_one(apps: tuple[App, ...]) -> tuple[App, ...]:
@@ -143,9 +143,9 @@ class Settings(BaseSettings):
     node: Annotated[NodeName, AfterValidator(parse_node)] = Field(
         default_factory=lambda: NodeName(socket.gethostname()), validate_default=True
     )
-    """Name of this host; the same as its Consul agent's."""
+    """Name of this host; the same as the node name of its Consul agent."""
     state_dir: Path = Path("/var/lib/tidegate")
-    """Journal and map files; survives reboots."""
+    """Directory of the journal and the map files; it must survive reboots."""
     consul: ConsulSettings = ConsulSettings()
     """How to reach the local Consul agent."""
     docker: DockerSettings = DockerSettings()
@@ -157,15 +157,15 @@ class Settings(BaseSettings):
     ec2: Ec2Settings = Ec2Settings()
     """The instance's life in an auto-scaling group of AWS."""
     apps: Annotated[tuple[App, ...], AfterValidator(_at_most_one)] = ()
-    """The apps of this host: one, for now, or none on a host that only coordinates."""
+    """The app of this host; at most one, and none on a host that only coordinates."""
     coordinator: bool = False
-    """Whether this agent may coordinate rollouts; its token then holds the right to deploy."""
+    """Whether this agent may coordinate rollouts; its token then has the right to deploy."""
     coordinates: tuple[Annotated[AppName, AfterValidator(parse_app)], ...] = ()
-    """Names of the apps it coordinates; by default its own."""
+    """Names of the apps that this agent coordinates; by default the host's own app."""
     boot_wait: Duration = 60.0
-    """How long a host that runs nothing waits for Consul before it goes by its journal."""
+    """Time a host without running containers waits for Consul before it follows its journal."""
     journal_max_age: Duration = 86400.0
-    """How old Consul's last word may be for the journal to be gone by."""
+    """Maximum age of the journal: the time since Consul last confirmed its content."""
 
     @model_validator(mode="after")
     def _has_something_to_do(self) -> Self:

@@ -50,7 +50,7 @@ def test_the_knobs_of_deploy_are_those_of_a_rollout_with_their_defaults() -> Non
     told = {}
     for name, option in inspect.signature(Shape, eval_str=True).parameters.items():
         text = get_args(option.annotation)[1].help
-        if (found := re.search(r"\(default: (?:of the settings, or )?([^)]*)\)", text)) and name != "spec":
+        if (found := re.search(r"\(default: (?:from the settings, or )?([^)]*)\)", text)) and name != "spec":
             told[name] = found[1]
     defaults = {name: field.default for name, field in Strategy.model_fields.items()}
     assert told.keys() == defaults.keys() - {"steps", "waits_for_promote"}

@@ -9,19 +9,19 @@ class Exit(IntEnum):
     """How a command ended."""
 
     DONE = 0
-    """Done, or as far as ``--wait`` asked."""
+    """Done, or the state that ``--wait`` names is reached."""
     ERROR = 1
-    """An error; one line on standard error says what to do."""
+    """An error; one line on standard error names it and the remedy."""
     USAGE = 2
-    """The command cannot be understood."""
+    """The command line is invalid."""
     TAKEN_BACK = 3
     """The rollout ended aborted, rolled_back or rollback_failed."""
     BUSY = 4
     """Refused: another rollout is in progress."""
     TIMED_OUT = 5
-    """``--timeout`` is over; the rollout goes on."""
+    """``--timeout`` has passed; the rollout continues."""
     INTERRUPTED = 130
-    """Interrupted; the rollout goes on."""
+    """Interrupted; the rollout continues."""
 
 
 class BusyError(PermanentError):

@@ -14,7 +14,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-CONSUL_PANEL = "How to reach Consul (each one also by the consul command's own variable)"
+CONSUL_PANEL = "How to reach Consul (the consul command's environment variables work, too)"
 KNOBS_PANEL = "Knobs of the rollout"
 WAITING_PANEL = "Waiting"
 
@@ -23,10 +23,10 @@ Config = Annotated[
     typer.Option("--config", "-c", help="Settings file (default: $TIDEGATE_CONFIG, /etc/tidegate/tidegate.toml)"),
 ]
 Port = Annotated[
-    int | None, typer.Option("--api-port", help="Port of the agent's API (default: of the settings, or 8405)")
+    int | None, typer.Option("--api-port", help="Port of the agent's API (default: from the settings, or 8405)")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-Reason = Annotated[str, typer.Option("--reason", help="Why, for the record and its history.")]
+Reason = Annotated[str, typer.Option("--reason", help="Reason, kept in the record and the history.")]
 
 
 class Goal(StrEnum):
@@ -44,7 +44,7 @@ Wait = Annotated[
     Goal,
     typer.Option(
         "--wait",
-        help="Return once it waits for `promote`, all hosts have switched, or the old release is gone.",
+        help="Return when the rollout waits for `promote`, all hosts have switched, or the old release is gone.",
         rich_help_panel=WAITING_PANEL,
     ),
 ]
@@ -66,7 +66,7 @@ class Access:
         typer.Option(
             "--app",
             "-a",
-            help="The app (default: $TIDEGATE_APP, that of the settings, or the only one Consul knows)",
+            help="App (default: $TIDEGATE_APP, the app of the settings, or the only app in Consul)",
             autocompletion=complete_app,
         ),
     ] = None
@@ -76,7 +76,7 @@ class Access:
         str | None,
         typer.Option(
             "--http-addr",
-            help="Address, scheme optional (default: $CONSUL_HTTP_ADDR, that of the settings, 127.0.0.1:8500)",
+            help="Address, scheme optional (default: $CONSUL_HTTP_ADDR, the settings, 127.0.0.1:8500)",
             rich_help_panel=CONSUL_PANEL,
         ),
     ] = None
@@ -85,24 +85,29 @@ class Access:
         typer.Option("--token-file", help="File with the ACL token.", rich_help_panel=CONSUL_PANEL),
     ] = None
     ca_file: Annotated[
-        Path | None, typer.Option("--ca-file", help="CA that signed Consul's.", rich_help_panel=CONSUL_PANEL)
+        Path | None,
+        typer.Option(
+            "--ca-file", help="CA certificate that signed Consul's certificate.", rich_help_panel=CONSUL_PANEL
+        ),
     ] = None
     client_cert: Annotated[
         Path | None, typer.Option("--client-cert", help="Client certificate.", rich_help_panel=CONSUL_PANEL)
     ] = None
     client_key: Annotated[
-        Path | None, typer.Option("--client-key", help="Its private key.", rich_help_panel=CONSUL_PANEL)
+        Path | None,
+        typer.Option("--client-key", help="Private key of the client certificate.", rich_help_panel=CONSUL_PANEL),
     ] = None
 
 
 Detach = Annotated[
-    bool, typer.Option("--detach", "-d", help="Return once it is written.", rich_help_panel=WAITING_PANEL)
+    bool,
+    typer.Option("--detach", "-d", help="Return when the command is written to Consul.", rich_help_panel=WAITING_PANEL),
 ]
 Timeout = Annotated[
     str | None,
     typer.Option(
         "--timeout",
-        help="Stop following after this long; the rollout goes on (default: the longest it can take)",
+        help="Stop following after this time; the rollout continues (default: its longest possible duration)",
         metavar="DURATION",
         rich_help_panel=WAITING_PANEL,
     ),
@@ -141,53 +146,63 @@ class Shape:
 
     spec: Annotated[
         Path | None,
-        typer.Option("--spec", help="Run spec, JSON or TOML (default: the settings' default_spec, else the last one)"),
+        typer.Option(
+            "--spec", help="Run spec, JSON or TOML (default: default_spec of the settings, or the last recorded spec)"
+        ),
     ] = None
     canary: Annotated[
         str | None,
-        typer.Option("--canary", help="First let this part switch, then wait for `promote`.", metavar="N|N%"),
+        typer.Option("--canary", help="Switch this part of the hosts first, then wait for `promote`.", metavar="N|N%"),
     ] = None
     steps: Annotated[
         str | None,
-        typer.Option("--steps", help="Parts in order, the first is the canary: 10%,50%,100%", metavar="N|N%,..."),
+        typer.Option(
+            "--steps", help="Parts of the hosts in order, the first is the canary: 10%,50%,100%", metavar="N|N%,..."
+        ),
     ] = None
-    manual: Annotated[bool, typer.Option("--manual", help="Stage everywhere, then wait for `promote`.")] = False
+    manual: Annotated[bool, typer.Option("--manual", help="Stage on all hosts, then wait for `promote`.")] = False
     force_source: Annotated[
-        bool, typer.Option("--force-source", help="Go on though hosts serve different releases.")
+        bool,
+        typer.Option(
+            "--force-source",
+            help="Deploy although hosts serve different releases; a rollback uses the most common one.",
+        ),
     ] = False
     bake_time: Annotated[
-        str | None, _knob("bake-time", "The old release stays warm at least (default: of the settings, or 5m)")
+        str | None, _knob("bake-time", "Minimum time the old release stays warm (default: from the settings, or 5m)")
     ] = None
     drain_idle: Annotated[
-        str | None, _knob("drain-idle", "Silence of the fleet after which nobody uses the old release (default: 60s)")
+        str | None,
+        _knob("drain-idle", "Time without requests in the fleet after which the old release is unused (default: 60s)"),
     ] = None
     drain_timeout: Annotated[
         str | None,
-        _knob("drain-timeout", "Longest time visitors keep the old release (default: of the settings, or 30m)"),
+        _knob("drain-timeout", "Maximum time visitors keep the old release (default: from the settings, or 30m)"),
     ] = None
     min_healthy_time: Annotated[
         str | None,
         _knob(
             "min-healthy-time",
-            "A host not up for this long after its switch has failed (default: of the settings, or 10s)",
+            "Time a switched host may be down before it counts as failed (default: from the settings, or 10s)",
         ),
     ] = None
     progress_deadline: Annotated[
-        str | None, _knob("progress-deadline", "Longest time for each phase in which hosts work (default: 10m)")
+        str | None, _knob("progress-deadline", "Maximum time for each phase in which hosts work (default: 10m)")
     ] = None
-    promote_timeout: Annotated[str | None, _knob("promote-timeout", "Longest wait for `promote` (default: 1h)")] = None
+    promote_timeout: Annotated[str | None, _knob("promote-timeout", "Maximum wait for `promote` (default: 1h)")] = None
     stop_grace_period: Annotated[
         str | None,
-        _knob("stop-grace-period", "Time an old container has to end (default: of the settings, or 10s)"),
+        _knob("stop-grace-period", "Time an old container has to stop (default: from the settings, or 10s)"),
     ] = None
-    lost_after: Annotated[str | None, _knob("lost-after", "A host not seen for this long is lost (default: 60s)")] = (
-        None
-    )
+    lost_after: Annotated[
+        str | None, _knob("lost-after", "Time without contact after which a host is lost (default: 60s)")
+    ] = None
     max_lost: Annotated[
-        str | None, _knob("max-lost", "Hosts that may be lost before the commit (default: 10%)", "N|N%")
+        str | None, _knob("max-lost", "Maximum number of hosts lost before the commit (default: 10%)", "N|N%")
     ] = None
     max_failed: Annotated[
-        str | None, _knob("max-failed", "Hosts that may fail before the rollout does (default: 0)", "N|N%")
+        str | None,
+        _knob("max-failed", "Maximum number of failed hosts in a rollout that continues (default: 0)", "N|N%"),
     ] = None
     min_members: Annotated[str | None, _knob("min-members", "Minimum number of staged hosts (default: 1)", "N")] = None
 
@@ -197,9 +212,9 @@ class Order:
     """Why a rollout begins, and what is to be done where another one is in progress."""
 
     reason: Reason = ""
-    queue: Annotated[bool, typer.Option("--queue", help="Wait for the end of the rollout in progress first.")] = False
+    queue: Annotated[bool, typer.Option("--queue", help="Wait until the rollout in progress has ended.")] = False
     supersede: Annotated[
-        bool, typer.Option("--supersede", help="Abort the rollout in progress first; only before its commit.")
+        bool, typer.Option("--supersede", help="Abort the rollout in progress first; possible before its commit only.")
     ] = False
 
 

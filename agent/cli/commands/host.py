@@ -14,9 +14,9 @@ from agent.core.model.errors import FatalError
 def run_agent(
     config: Config = None,
     check_config: Annotated[bool, typer.Option("--check-config", help="Only check the settings.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Log every look.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Log at level debug.")] = False,
 ) -> None:
-    """Run the agent of this host until a signal; containers and traffic go on without it."""
+    """Run the agent of this host until a signal; containers and traffic do not need it."""
     from agent.config import load
 
     settings = load(config)
@@ -34,7 +34,7 @@ def run_agent(
 
 def haproxy_config(
     config: Config = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write it here when it is valid.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the valid configuration to this file.")] = None,
 ) -> None:
     """Render HAProxy's configuration for the settings, checked with ``haproxy -c``; to standard output, or --out."""
     import asyncio
@@ -61,10 +61,10 @@ def haproxy_config(
 
 
 def consul_config(
-    config: Annotated[Path, typer.Option("--config", "-c", help="What Consul shall be like on this machine.")] = Path(
+    config: Annotated[Path, typer.Option("--config", "-c", help="Settings of Consul on this machine.")] = Path(
         "/etc/tidegate/consul.toml"
     ),
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write it here when it is valid.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the valid configuration to this file.")] = None,
     consul: Annotated[str, typer.Option("--consul", help="The Consul program.")] = "consul",
 ) -> None:
     """Render Consul's own configuration, checked with ``consul validate``; to standard output, or --out."""
@@ -76,7 +76,7 @@ def consul_config(
 
 
 def leave(config: Config = None, api_port: Port = None) -> None:
-    """Take this host out of traffic: its load-balancer health turns 503; open visits go on."""
+    """Take this host out of traffic: its load-balancer health path answers 503; open visits continue."""
     from agent.adapters.host.agent_api import ask
 
     ask(port_of(config, api_port), "POST", "/v1/leave")
@@ -84,7 +84,7 @@ def leave(config: Config = None, api_port: Port = None) -> None:
 
 
 def come_back(config: Config = None, api_port: Port = None) -> None:
-    """Bring a host that left back into traffic."""
+    """Return this host to traffic after ``tidegate leave``."""
     from agent.adapters.host.agent_api import ask
 
     ask(port_of(config, api_port), "POST", "/v1/return")

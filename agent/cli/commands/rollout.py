@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from agent.cli.rollout.operation import Errand
     from agent.cli.rollout.progress import Verdict
 
-Image = Annotated[str, typer.Argument(help="Image reference; its tag is resolved once, for all hosts.")]
+Image = Annotated[str, typer.Argument(help="Image reference; its tag is resolved to a digest once, for all hosts.")]
 MINIMAL = Patience(detach=True)
 
 
@@ -19,7 +19,7 @@ def deploy(image: Image, order: Order, following: Following, shape: Shape, acces
     """
     Move the whole fleet to IMAGE as one transaction, and follow it.
 
-    Every host stages it beside what serves; traffic moves only after all of them have it healthy.
+    Every host stages it beside the release that serves; traffic moves only after all hosts have it healthy.
     Ctrl-C leaves the rollout running.
     """
     from agent.cli.rollout.operation import Wish, run, warn_without_coordinator, written
@@ -53,25 +53,25 @@ def deploy(image: Image, order: Order, following: Following, shape: Shape, acces
 
 @spread
 def promote(following: Following, access: Access, reason: Reason = "") -> None:
-    """Let the rest of the fleet follow the canary, or a fleet that was staged with --manual switch."""
+    """Let the hosts after the canary switch, or all hosts of a rollout with --manual."""
     _flag(access, following.patience, reason, "promote", following.wait)
 
 
 @spread
 def abort(patience: Patience, access: Access, reason: Reason = "") -> None:
-    """End the rollout in progress before its commit: no visitor has seen anything of it."""
+    """End the rollout in progress before its commit; no visitor has seen the new release."""
     _flag(access, patience, reason, "abort")
 
 
 @spread
 def pause(access: Access, reason: Reason = "") -> None:
-    """Let nothing advance but an abort or a rollback; what serves goes on."""
+    """Pause the rollout; abort and rollback still work, and hosts continue to serve."""
     _flag(access, MINIMAL, reason, "pause")
 
 
 @spread
 def resume(access: Access, reason: Reason = "") -> None:
-    """Go on after a pause; deadlines are shifted by its length."""
+    """Continue a paused rollout; its deadlines shift by the length of the pause."""
     _flag(access, MINIMAL, reason, "resume")
 
 
@@ -83,14 +83,16 @@ def rollback(
     access: Access,
     release: Annotated[
         str | None,
-        typer.Argument(metavar="[RELEASE]", help="#12 (what rollout 12 left serving), a release id, or an image."),
+        typer.Argument(
+            metavar="[RELEASE]", help="#12 (the release that rollout 12 ended with), a release id, or an image."
+        ),
     ] = None,
 ) -> None:
     """
-    Take back the rollout in progress; without one, deploy the release before, or RELEASE.
+    Roll back the rollout in progress; without one, deploy the previous release, or RELEASE.
 
-    In progress: the old release is still warm, one command per host; visitors of the new one are moved.
-    After its end it is a new rollout; a host where the release is still warm reuses the container.
+    In progress, the old release is warm: each host needs one HAProxy command, and visitors of the new release move.
+    After the end it is a new rollout; a host where the old release is still warm reuses its container.
     """
     from agent.cli.rollout.operation import run
     from agent.cli.rollout.rollback import roll_back
@@ -107,10 +109,10 @@ def rollback(
 @spread
 def adopt(
     access: Access,
-    reason: Annotated[str, typer.Option("--reason", help="Why, for the audit entry.")],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    reason: Annotated[str, typer.Option("--reason", help="Reason, kept in the audit entry.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
 ) -> None:
-    """Accept a state of Consul that went back (a restored snapshot): hosts follow active/image as it is now."""
+    """Accept an older state of Consul, such as a restored snapshot: hosts follow the present active/image."""
     import asyncio
 
     from agent.cli.rollout.adopt import adopt as accept

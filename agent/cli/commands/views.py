@@ -11,22 +11,22 @@ from agent.cli.options import Access, Port, Shape, spread
 Generation = Annotated[
     str | None, typer.Argument(metavar="[N]", help="Number of the rollout, as 12 or #12 [default: the last one]")
 ]
-Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="Show only so many, the newest.")]
+Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="Maximum number of rollouts, newest first.")]
 
 
 @spread
 def status(
     access: Access,
     local: Annotated[
-        bool, typer.Option("--local", "--host", help="This host alone, by its agent, without Consul.")
+        bool, typer.Option("--local", "--host", help="Show this host only; ask its agent, not Consul.")
     ] = False,
     api_port: Port = None,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on until Ctrl-C, as things change.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Show changes until Ctrl-C.")] = False,
 ) -> None:
     """
-    Show the fleet: the rollout, what is waited for, and each host's slots.
+    Show the fleet: the rollout, what it waits for, and the slots of each host.
 
-    Where Consul does not tell, this host alone, by its agent; --local asks for that.
+    Where Consul does not answer, or with --local, show this host only, as its agent reports it.
     """
     if local or api_port is not None:
         from agent.cli.views.host_table import show as show_host
@@ -43,7 +43,10 @@ def plan(
     shape: Shape,
     access: Access,
     image: Annotated[
-        str | None, typer.Argument(metavar="[IMAGE]", help="What a deploy of it would do; without it: this host.")
+        str | None,
+        typer.Argument(
+            metavar="[IMAGE]", help="Image of the planned deploy; without it, the plan of this host's agent."
+        ),
     ] = None,
     api_port: Port = None,
 ) -> None:
@@ -81,7 +84,7 @@ def plan(
 
 @spread
 def history(access: Access, limit: Limit = 20) -> None:
-    """List the rollouts of an app: when, by whom, of what, how each ended and why."""
+    """List the rollouts of an app: time, author, release, outcome and reason."""
     import asyncio
 
     from agent.adapters.consul.history import Rollout, read_history
@@ -104,7 +107,7 @@ def history(access: Access, limit: Limit = 20) -> None:
 
 @spread
 def show(access: Access, generation: Generation = None) -> None:
-    """Show one rollout: each change with who and why, how long each phase took, and log lines of what failed."""
+    """Show one rollout: changes with author and reason, duration of each phase, log lines of failed containers."""
     import asyncio
 
     from agent.cli.commands.show import read
@@ -120,7 +123,7 @@ def show(access: Access, generation: Generation = None) -> None:
 
 @spread
 def nodes(access: Access) -> None:
-    """List the agents: alive or not, their version, who coordinates, and whose report counts."""
+    """List the agents: health, version, coordinator, and state of the report."""
     import asyncio
 
     from agent.adapters.consul.fleet_snapshot import Look, look
@@ -145,9 +148,9 @@ def nodes(access: Access) -> None:
 @spread
 def doctor(
     access: Access,
-    fleet: Annotated[bool, typer.Option("--fleet", help="The fleet, by Consul, in place of this host.")] = False,
+    fleet: Annotated[bool, typer.Option("--fleet", help="Check the fleet in Consul, not this host.")] = False,
 ) -> None:
-    """Look at all that this host's agent depends on, or at the fleet; exit code 1 if something must be mended."""
+    """Check everything that this host's agent depends on, or the fleet; exit code 1 if a check failed."""
     from agent.cli.commands.doctor import show as show_host
     from agent.cli.commands.doctor import show_fleet
 
@@ -165,9 +168,9 @@ def doctor(
 def init(
     access: Access,
     name: Annotated[str, typer.Argument(metavar="APP", help="Name of the app: its root in Consul.")],
-    print_only: Annotated[bool, typer.Option("--print", help="Only show what would be created.")] = False,
+    print_only: Annotated[bool, typer.Option("--print", help="Show the policies and create nothing.")] = False,
 ) -> None:
-    """Create the ACL policies an app needs in Consul; no key and no token."""
+    """Create the ACL policies that an app needs in Consul; creates no key and no token."""
     import asyncio
     from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""What is fixed about an app between deploys: name, addresses, cookie, knobs; checked once."""
+"""The part of an app that deploys do not change: name, addresses, cookie, knobs; checked once."""
 
 from ipaddress import IPv4Address, IPv4Network
 from typing import Annotated, Self
@@ -15,21 +15,21 @@ class Knobs(StrictDocument):
     """Times and counts of a deploy on one host (design.md, section 5); all durations in seconds inside."""
 
     image_pull_timeout: Annotated[Duration, Field(gt=0)] = 300.0
-    """Longest time a pull may make no progress."""
+    """Maximum time a pull may make no progress."""
     healthy_deadline: Annotated[Duration, Field(gt=0)] = 300.0
-    """Longest time from start of the container to staged."""
+    """Maximum time from the start of the container until it is staged."""
     min_healthy_time: Annotated[Duration, Field(ge=0)] = 10.0
-    """Time a container must be healthy without a break before it counts."""
+    """Time a container must be healthy without interruption before it is staged."""
     bake_time: Annotated[Duration, Field(ge=0)] = 300.0
-    """Shortest time the old release stays warm after a switch."""
+    """Minimum time the old release stays warm after a switch."""
     drain_timeout: Annotated[Duration, Field(gt=0)] = 1800.0
-    """Longest time visitors keep the old release; set it to your longest visit."""
+    """Maximum time visitors keep the old release; set it to your longest visit."""
     visit_idle: Annotated[Duration, Field(ge=1)] = 1800.0
-    """A visitor silent for this long has ended the visit."""
+    """Time without a request after which a visit has ended."""
     stop_grace_period: Annotated[Duration, Field(ge=0)] = 10.0
-    """Time for open requests to end after `maint`, and between the stop signal and SIGKILL."""
+    """Time for open requests to finish after `maint`, and time between the stop signal and SIGKILL."""
     keep_releases: Annotated[int, Field(ge=1, le=100)] = 3
-    """Images of this many releases stay on disk."""
+    """Number of releases whose images stay on disk."""
 
     @model_validator(mode="after")
     def _bake_ends_before_the_drain(self) -> Self:
@@ -52,21 +52,21 @@ class App(StrictDocument):
     """An app as the settings describe it."""
 
     name: Annotated[AppName, AfterValidator(parse_app)]
-    """Name and Consul key prefix."""
+    """Name of the app, and its key prefix in Consul."""
     port: Annotated[int, Field(ge=1, le=65535)] = 80
     """Public port of this host's HAProxy."""
     bind: IPv4Address = IPv4Address("0.0.0.0")  # noqa: S104 - the public address of a web host
     """Address HAProxy binds the public port on."""
     hosts: tuple[HostName, ...] = ()
-    """Host names that reach this app; none means all."""
+    """Host names that this app answers to; an empty list means all."""
     container_port: Annotated[int, Field(ge=1, le=65535)] = 80
     """Port the app listens on inside its container."""
     health_path: HttpPath = "/"
-    """Path HAProxy and the agent ask for health; must answer 200."""
+    """Path of the health check of HAProxy and the agent; must answer 200."""
     network: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")] | None = None
-    """Name of this app's Docker network; by default ``tidegate-<name>``; agents that share a daemon need one each."""
+    """Name of the app's Docker network, by default ``tidegate-<name>``; agents that share a daemon need one each."""
     subnet: IPv4Network = IPv4Network("172.30.80.0/24")
-    """Docker network of this app's containers; must not overlap a network the host already knows."""
+    """Docker network of this app's containers; must not overlap another network of the host."""
     blue: IPv4Address | None = None
     """Fixed container address of slot blue; by default the 11th of the subnet."""
     green: IPv4Address | None = None
@@ -74,7 +74,7 @@ class App(StrictDocument):
     cookie: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = "TIDEGATE"
     """Name of the pinning cookie."""
     default_spec: RunSpec = RunSpec()
-    """How a release set by hand is run."""
+    """Run spec of a release that is set by hand."""
     knobs: Knobs = Knobs()
     """Times and counts of a deploy."""
 

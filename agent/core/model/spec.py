@@ -69,7 +69,7 @@ class LogOptions(StrictDocument):
     driver: Literal["json-file", "local", "journald", "syslog", "fluentd", "awslogs", "gelf", "none"] = "json-file"
     """Docker's logging driver."""
     options: dict[str, str] = Field(default_factory=lambda: {"max-size": "10m", "max-file": "3"})
-    """Its options; the default ones go only to drivers that write files."""
+    """Options of the driver; the default options go to drivers that write files only."""
 
 
 class RunSpec(StrictDocument):
@@ -84,7 +84,7 @@ class RunSpec(StrictDocument):
     env_files: tuple[Annotated[str, Field(pattern=r"^/[^\x00\n]+$")], ...] = ()
     """Absolute paths on the host of files with NAME=value lines, read at each start of a container."""
     command: tuple[str, ...] | None = None
-    """Arguments in place of the image's own."""
+    """Arguments that replace those of the image."""
     volumes: tuple[Volume, ...] = ()
     """``source:/target[:ro]``: bind mounts or named volumes."""
     memory: Annotated[str, AfterValidator(_size_bytes)] | None = None
@@ -92,25 +92,25 @@ class RunSpec(StrictDocument):
     cpus: Annotated[float, Field(gt=0, le=1024)] | None = None
     """CPU limit in cores; none by default."""
     stop_signal: Annotated[str, _matching(_SIGNAL, "signal such as SIGTERM")] | None = None
-    """Signal that asks the container to end; by default the image's own."""
+    """Signal that stops the container; by default the signal that the image names."""
     stop_grace_period: Annotated[Duration, Field(ge=0, le=3600)] | None = None
     """Time between that signal and SIGKILL; by default the app's knob."""
     probe: Probe = Probe()
     """How the container is checked before it is staged."""
     log: LogOptions = LogOptions()
-    """Where its output goes."""
+    """Where Docker sends the container's output."""
     labels: dict[Annotated[str, AfterValidator(_own_label)], str] = Field(default_factory=dict)
-    """Labels of one's own on the container."""
+    """Further labels on the container."""
     extra_hosts: tuple[Annotated[str, _matching(_HOST_ENTRY, "entry of the form name:address")], ...] = ()
     """Entries for ``/etc/hosts``: ``name:address`` or ``name:host-gateway``."""
     user: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+(:[A-Za-z0-9._-]+)?$")] | None = None
-    """User, or ``user:group``, in the container; by default the image's own."""
+    """User, or ``user:group``, in the container; by default the user of the image."""
     read_only: bool = False
     """Run with a read-only root file system."""
     cap_add: tuple[Annotated[str, _matching(_CAPABILITY, "capability")], ...] = ()
-    """Linux capabilities beside Docker's default ones."""
+    """Linux capabilities to add to Docker's default ones."""
     cap_drop: tuple[Annotated[str, _matching(_CAPABILITY, "capability")], ...] = ()
-    """Linux capabilities to take away; ``ALL`` for every one."""
+    """Linux capabilities to drop; ``ALL`` drops every one."""
 
     @field_serializer("env", when_used="json")
     def _hide_env(self, value: dict[str, SecretStr]) -> dict[str, str]:

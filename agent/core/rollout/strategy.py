@@ -37,31 +37,31 @@ class Strategy(TolerantDocument):
     """How a rollout proceeds; durations in seconds inside."""
 
     steps: Annotated[tuple[Step, ...], Field(min_length=1, max_length=20)] = ("100%",)
-    """Hosts that have switched after each step; the first of several waits for ``promote`` (the canary)."""
+    """Hosts that have switched after each step; the first of several steps is the canary and waits for ``promote``."""
     waits_for_promote: bool = False
-    """Staged everywhere, it waits for ``promote`` before any traffic moves."""
+    """Whether a fully staged rollout waits for ``promote`` before traffic moves."""
     min_members: Annotated[int, Field(ge=1)] = 1
     """Minimum number of staged hosts."""
     max_failed: Share = "0"
-    """Hosts that may fail before the rollout does."""
+    """Maximum number of failed hosts in a rollout that continues."""
     max_lost: Share = "10%"
-    """Hosts that may be lost before the commit, rounded up."""
+    """Maximum number of hosts lost before the commit; a percentage is rounded up."""
     lost_after: Annotated[Duration, Field(gt=0)] = 60.0
-    """A host not seen for this long is lost."""
+    """Time without contact after which a host counts as lost."""
     progress_deadline: Annotated[Duration, Field(gt=0)] = 600.0
-    """Longest time for staging, and for each further phase in which hosts do something."""
+    """Maximum time for staging, and for each later phase in which hosts work."""
     promote_timeout: Annotated[Duration, Field(gt=0)] = 3600.0
-    """Longest wait for ``promote``."""
+    """Maximum wait for ``promote``."""
     min_healthy_time: Annotated[Duration, Field(ge=0)] = 10.0
-    """A host whose new release is not up for this long after it switched has failed."""
+    """A switched host whose new release is down for this time counts as failed."""
     bake_time: Annotated[Duration, Field(ge=0)] = 300.0
-    """Shortest time the old release stays warm after the last switch."""
+    """Minimum time the old release stays warm after the last switch."""
     drain_idle: Annotated[Duration, Field(gt=0)] = 60.0
-    """Silence of the whole fleet on the old release after which nobody uses it."""
+    """Time without requests to the old release in the whole fleet after which it counts as unused."""
     drain_timeout: Annotated[Duration, Field(gt=0)] = 1800.0
-    """Longest time visitors keep the old release, counted from the last switch."""
+    """Maximum time visitors keep the old release, counted from the last switch."""
     stop_grace_period: Annotated[Duration, Field(ge=0)] = 10.0
-    """Time an old container has to end."""
+    """Time an old container has to stop."""
 
     @model_validator(mode="after")
     def _is_possible(self) -> Self:
