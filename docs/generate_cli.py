@@ -45,7 +45,7 @@ def page() -> str:
         "<!-- Written by docs/generate_cli.py: change the commands or cli.md.in, not this page. -->",
         HEAD.read_text(encoding="utf-8").rstrip("\n"),
         "\n".join(["## Exit codes", "", *_exit_codes()]),
-        "\n".join(["## Which app, in which Consul", "", *_table(_options_of(Access))]),
+        "\n".join(["## Options for the app and for Consul", "", *_table(_options_of(Access))]),
         *("\n".join(_command(name, callback)) for name, callback in commands.items()),
     ]
     return "\n\n".join(parts) + "\n"
@@ -75,7 +75,7 @@ def _command(name: str, callback: Callable[..., Any]) -> Iterator[str]:
         yield from _table(own)
     if asks_consul:
         yield ""
-        yield "And the options of every command that asks Consul, above."
+        yield "It also takes the [options for the app and for Consul](#options-for-the-app-and-for-consul)."
 
 
 def _options_of(callback: Callable[..., Any]) -> list[Option]:
