@@ -49,6 +49,9 @@ class SlotMemory(_Remembered):
     running_since: float | None = None
 
 
+_BLANK = SlotMemory()
+
+
 class Failure(_Remembered):
     """Why a wanted release could not be staged here."""
 
@@ -115,7 +118,7 @@ class Memory(_Remembered):
 
     def slot(self, name: SlotName) -> SlotMemory:
         """Return what is remembered of a slot."""
-        return self.slots.get(name, SlotMemory())
+        return self.slots.get(name, _BLANK)
 
     def with_slot(self, name: SlotName, **changes: object) -> Self:
         """Return a copy with a slot changed."""
