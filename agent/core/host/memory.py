@@ -5,7 +5,7 @@ Times are seconds of the host's monotonic clock, which all processes of one boot
 reader rebases them after a reboot. Frozen: a tick returns the next memory, it never changes this one.
 """
 
-from typing import Self
+from typing import Self, TypedDict
 
 from pydantic import Field
 
@@ -123,3 +123,31 @@ class Memory(_Remembered):
     def with_slot(self, name: SlotName, **changes: object) -> Self:
         """Return a copy with a slot changed."""
         return self.but(slots={**self.slots, name: self.slot(name).but(**changes)})
+
+
+class SlotChanges(TypedDict, total=False):
+    """Fields of :class:`SlotMemory` that a rule changes."""
+
+    served: bool
+    staged: bool
+    admin: AdminState
+    checking_since: float | None
+    drain_since: float | None
+    busy_at: float
+    leave_since: float | None
+    leave_reason: str
+    failed_key: str
+    cut: bool
+    restarts: int
+    restart_at: float | None
+
+
+class MemoryChanges(TypedDict, total=False):
+    """Fields of :class:`Memory` that a rule changes."""
+
+    worker: Worker
+    gate: Gate
+    holding: bool
+    ready_for: int
+    failures: dict[str, Failure]
+    tenancy: int

@@ -84,9 +84,14 @@ class Server:
         return self.status == "DRAIN" and self.check == "L7OK"
 
     @property
+    def is_ready(self) -> bool:
+        """Whether new visitors are sent to it, up or not."""
+        return self.admin is AdminState.READY
+
+    @property
     def is_serving(self) -> bool:
         """Whether new visitors can reach it: ready, and up in HAProxy's eyes."""
-        return self.admin is AdminState.READY and self.status.startswith("UP")
+        return self.is_ready and self.status.startswith("UP")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,33 +1,37 @@
-"""A plan in the making: the one mutable object of a decision, never seen outside of it."""
+"""
+How a plan is built: each rule of a decision returns a fragment, fragments are merged, and the actions put in order.
 
+Nothing is changed in place: what a rule wants remembered is part of its fragment, too.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from agent.core.host.actions import (
     Action,
     JobAction,
-    Run,
     SaveState,
     SetGate,
     SetPins,
     SetState,
     ShutdownSessions,
-    Start,
-    Stop,
     Switch,
 )
-from agent.core.host.desired import AsItIs, Desired, Want
-from agent.core.host.memory import Memory, SlotMemory
-from agent.core.host.observed import Container, Job, JobKind, Observed, Proxy, Server
+from agent.core.host.desired import Desired
+from agent.core.host.memory import Memory, MemoryChanges, SlotChanges, SlotMemory
+from agent.core.host.observed import Observed, Proxy
 from agent.core.host.plan import Plan, ProbeOrder, SlotView
 from agent.core.model.app import App
 from agent.core.model.names import Pin, SlotName
-from agent.core.model.states import AdminState, SlotPhase
+from agent.core.model.states import SlotPhase
 
 RESYNC_S = 30.0
 """A converged host looks again this often though nothing woke it."""
 
 BUSY_POLL_S = 0.1
 """While something is about to change that sends no event (a check of HAProxy's, an emptying slot)."""
+
+_EMPTY = SlotView(SlotPhase.EMPTY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,116 +46,103 @@ class Situation:
     """Monotonic seconds."""
 
 
-@dataclass(slots=True)
-class Draft:
-    """Collects actions by their place in the order, the next memory, and what to show."""
+@dataclass(frozen=True, slots=True)
+class Fragment:
+    """What one rule adds to a plan."""
 
-    at: Situation
-    proxy: Proxy
-    tenants: dict[SlotName, Container]
-    memory: Memory
-    states: list[SetState | Switch | ShutdownSessions] = field(default_factory=list)
-    jobs: list[JobAction] = field(default_factory=list)
-    pins: dict[SlotName, Pin] = field(default_factory=dict)
+    states: tuple[SetState | Switch | ShutdownSessions, ...] = ()
+    jobs: tuple[JobAction, ...] = ()
     gate: SetGate | None = None
-    views: dict[SlotName, SlotView] = field(default_factory=dict)
-    probes: list[ProbeOrder] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    silence: dict[SlotName, float] = field(default_factory=dict)
-    """Seconds since a visitor was last seen on a slot."""
-    look_at: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.look_at = self.now + RESYNC_S
-
-    @property
-    def now(self) -> float:
-        """Monotonic seconds of this tick."""
-        return self.at.now
-
-    @property
-    def serve(self) -> Want | None:
-        """The release this host should serve; None where nothing is to be changed, or nothing is recorded."""
-        match self.at.desired.serve:
-            case Want() as want:
-                return want
-            case AsItIs(newcomer=newcomer) if not any(self.slot(slot).served for slot in self.tenants):
-                return newcomer
-            case _:
-                return None
-
-    def insists_on(self, want: Want) -> bool:
-        """Whether a failed attempt with *want* is made again after a pause: it is to serve, and nothing does."""
-        serving = any(is_ready(self.server(slot)) for slot in self.tenants)
-        return want is self.serve and not serving
-
-    def server(self, slot: SlotName) -> Server:
-        """Return HAProxy's view of *slot*."""
-        return self.proxy.servers[slot]
-
-    def admin_after(self, slot: SlotName) -> AdminState:
-        """Return the state of *slot* after what this draft plans so far."""
-        planned = (step.state for step in reversed(self.states) if isinstance(step, SetState) and step.slot is slot)
-        return next(planned, self.server(slot).admin)
-
-    def slot(self, slot: SlotName) -> SlotMemory:
-        """Return what is remembered of *slot*, as of now in this draft."""
-        return self.memory.slot(slot)
-
-    def remember(self, slot: SlotName, **changes: object) -> None:
-        """Change what is remembered of *slot*."""
-        self.memory = self.memory.with_slot(slot, **changes)
-
-    def show(self, slot: SlotName, phase: SlotPhase, reason: str = "", lines: tuple[str, ...] = ()) -> None:
-        """Say what *slot* is doing."""
-        self.views[slot] = SlotView(phase, reason, lines)
-
-    def look(self, at: float) -> None:
-        """Ask for the next look not later than *at*."""
-        self.look_at = min(self.look_at, at)
-
-    def job(self, slot: SlotName) -> Job | None:
-        """Return the job under way on *slot*."""
-        return next(
-            (job for job in self.at.observed.jobs if job.kind not in (JobKind.PULL, JobKind.PRUNE) and job.key == slot),
-            None,
-        )
-
-    def has_planned_job(self, slot: SlotName) -> bool:
-        """Whether this draft already starts a job on *slot*."""
-        return any(isinstance(job, Run | Start | Stop) and job.slot == slot for job in self.jobs)
-
-    def pull_of(self, want: Want) -> Job | None:
-        """Return the pull under way for *want*."""
-        jobs = self.at.observed.jobs
-        return next((job for job in jobs if job.kind is JobKind.PULL and job.key == want.reference), None)
-
-    def finish(self) -> Plan:
-        """Put the actions in their order: pins that come, states, pins that go, gate, saved states, jobs."""
-        actions: list[Action] = []
-        held = dict(self.proxy.pins)
-        both = {**held, **self.pins}
-        if both != held or (both == self.pins and not self.proxy.pins_saved):
-            actions.append(SetPins(both))
-        actions.extend(self.states)
-        if both != self.pins:
-            actions.append(SetPins(dict(self.pins)))
-        if self.gate is not None:
-            actions.append(self.gate)
-        if self.states or not self.proxy.state_saved:
-            actions.append(SaveState())
-        actions.extend(self.jobs)
-        return Plan(
-            tuple(actions),
-            self.look_at,
-            self.memory,
-            self.views,
-            tuple(self.probes),
-            tuple(self.notes),
-            self.silence,
-        )
+    pins: Mapping[SlotName, Pin | None] = field(default_factory=dict)
+    """Pins that the maps should hold; None: none for this slot, whatever an earlier rule said."""
+    views: Mapping[SlotName, SlotView] = field(default_factory=dict)
+    probes: tuple[ProbeOrder, ...] = ()
+    notes: tuple[str, ...] = ()
+    silence: Mapping[SlotName, float] = field(default_factory=dict)
+    """As of :class:`Plan`."""
+    look_again_at: float = float("inf")
+    """Monotonic seconds; the earliest of all fragments counts."""
+    memory: MemoryChanges = field(default_factory=MemoryChanges)
+    """Fields of the memory that change."""
+    slots: Mapping[SlotName, SlotChanges] = field(default_factory=dict)
+    """Fields of a slot's memory that change."""
 
 
-def is_ready(server: Server) -> bool:
-    """Whether new visitors are sent to it, up or not."""
-    return server.admin is AdminState.READY
+NOTHING = Fragment()
+"""The fragment of a rule that does not apply."""
+
+
+def merge(first: Fragment, second: Fragment) -> Fragment:
+    """Return both as one; where both speak of the same slot or field, *second* counts."""
+    if first is NOTHING:
+        return second
+    if second is NOTHING:
+        return first
+    return Fragment(
+        first.states + second.states,
+        first.jobs + second.jobs,
+        second.gate or first.gate,
+        {**first.pins, **second.pins},
+        {**first.views, **second.views},
+        first.probes + second.probes,
+        first.notes + second.notes,
+        {**first.silence, **second.silence},
+        min(first.look_again_at, second.look_again_at),
+        first.memory | second.memory,
+        _merged_slots(first.slots, second.slots),
+    )
+
+
+def _merged_slots(
+    first: Mapping[SlotName, SlotChanges], second: Mapping[SlotName, SlotChanges]
+) -> Mapping[SlotName, SlotChanges]:
+    if not (first and second):
+        return first or second
+    return {**first, **{slot: first.get(slot, SlotChanges()) | changes for slot, changes in second.items()}}
+
+
+def remember(memory: Memory, fragment: Fragment) -> Memory:
+    """Return *memory* with the changes of *fragment*."""
+    slots: dict[SlotName, SlotMemory] = {}
+    for slot, changes in fragment.slots.items():
+        known = memory.slot(slot)
+        if any(getattr(known, name) != value for name, value in changes.items()):
+            slots[slot] = known.but(**changes)
+    if slots:
+        return memory.but(**fragment.memory, slots={**memory.slots, **slots})
+    return memory.but(**fragment.memory) if fragment.memory else memory
+
+
+def build_plan(planned: Fragment, proxy: Proxy, memory: Memory, now: float) -> Plan:
+    """
+    Put the actions in their order: pins that come, states, pins that go, gate, saved states, jobs.
+
+    Args:
+        planned: the fragments of all rules, merged; a slot that none of them shows is empty.
+        proxy: HAProxy as it was seen.
+        memory: the next memory.
+        now: monotonic seconds.
+    """
+    actions: list[Action] = []
+    held = dict(proxy.pins)
+    pins = {slot: pin for slot, pin in planned.pins.items() if pin is not None}
+    both = {**held, **pins}
+    if both != held or (both == pins and not proxy.pins_saved):
+        actions.append(SetPins(both))
+    actions.extend(planned.states)
+    if both != pins:
+        actions.append(SetPins(pins))
+    if planned.gate is not None:
+        actions.append(planned.gate)
+    if planned.states or not proxy.state_saved:
+        actions.append(SaveState())
+    actions.extend(planned.jobs)
+    return Plan(
+        tuple(actions),
+        min(now + RESYNC_S, planned.look_again_at),
+        memory,
+        {slot: planned.views.get(slot, _EMPTY) for slot in SlotName},
+        planned.probes,
+        planned.notes,
+        planned.silence,
+    )

@@ -2,22 +2,23 @@
 
 from agent.core.host.actions import Prune
 from agent.core.host.memory import PulledImage
-from agent.core.host.plan_builder import Draft
+from agent.core.host.plan_builder import NOTHING, Fragment
+from agent.core.host.rule_context import RuleContext
 
 
-def prune(draft: Draft) -> None:
+def prune(context: RuleContext) -> Fragment:
     """Remove one image that has become too old; not while another job is under way, which may need it."""
-    if draft.at.observed.jobs or draft.jobs:
-        return
-    for image in _too_old(draft):
-        if image.retry_at is not None and draft.now < image.retry_at:
-            draft.look(image.retry_at)
-            continue
-        draft.jobs.append(Prune(image.reference, image.digest))
-        return
+    if context.at.observed.jobs or context.planned.jobs:
+        return NOTHING
+    refused = NOTHING
+    for image in _too_old(context):
+        if image.retry_at is None or context.now >= image.retry_at:
+            return Fragment(jobs=(Prune(image.reference, image.digest),), look_again_at=refused.look_again_at)
+        refused = Fragment(look_again_at=min(refused.look_again_at, image.retry_at))
+    return refused
 
 
-def _too_old(draft: Draft) -> tuple[PulledImage, ...]:
-    keep = draft.at.app.knobs.keep_releases
-    needed = {tenant.digest for tenant in draft.tenants.values()} | set(draft.memory.resolved.values())
-    return tuple(image for image in draft.memory.pulled[:-keep] if image.digest not in needed)
+def _too_old(context: RuleContext) -> tuple[PulledImage, ...]:
+    keep = context.knobs.keep_releases
+    needed = {tenant.digest for tenant in context.tenants.values()} | set(context.memory.resolved.values())
+    return tuple(image for image in context.memory.pulled[:-keep] if image.digest not in needed)

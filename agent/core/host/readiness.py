@@ -8,68 +8,92 @@ them, and a release that has failed with a reason is not waited for, nor one tha
 ``healthy_deadline``: never may what is wrong with a release close every gate.
 """
 
-from agent.core.host.desired import Want
+from agent.core.host.actions import SetGate
+from agent.core.host.desired import HoldingPage, Want
 from agent.core.host.memory import Failure, SlotMemory
-from agent.core.host.plan_builder import Draft, is_ready
+from agent.core.host.plan_builder import NOTHING, Fragment, merge
+from agent.core.host.retiring import DRAIN_POLL_S
+from agent.core.host.rule_context import RuleContext
+from agent.core.model.names import SlotName
 from agent.core.model.states import Gate
 
 ATTEMPTS_MAX = 5
 """What may pass by itself (a registry away) has failed after this many attempts, about a minute."""
 
 
-def note_ready(draft: Draft) -> None:
+def note_ready(context: RuleContext) -> Fragment:
     """Remember for which rollout this host may be ready: it has both releases, or was ready when we first looked."""
-    hold, known = draft.at.desired.hold, draft.memory.ready_for
+    hold, known = context.at.desired.hold, context.memory.ready_for
     generation = hold.generation if hold is not None else 0
-    if hold is not None and known != generation and not _lacks(draft):
-        draft.memory = draft.memory.but(ready_for=generation)
-    elif known is None and _is_told_ready(draft):
-        draft.memory = draft.memory.but(ready_for=generation if draft.at.desired.runs_both else 0)
+    if hold is not None and known != generation and not _lacks(context):
+        return Fragment(memory={"ready_for": generation})
+    if known is None and _is_told_ready(context):
+        return Fragment(memory={"ready_for": generation if context.at.desired.runs_both else 0})
+    return NOTHING
 
 
-def still_joins(draft: Draft) -> str | None:
+def still_joins(context: RuleContext) -> str | None:
     """Say what this host lacks before it may be ready; None when nothing."""
-    hold = draft.at.desired.hold
-    if hold is None or not draft.at.desired.runs_both or draft.memory.ready_for == hold.generation:
+    hold = context.at.desired.hold
+    if hold is None or not context.at.desired.runs_both or context.memory.ready_for == hold.generation:
         return None
-    return _lacks(draft)
+    return _lacks(context)
 
 
-def _is_told_ready(draft: Draft) -> bool:
+def set_gate(context: RuleContext) -> Fragment:
+    """Tell load balancers whether the host is ready, and whether the holding page may answer."""
+    lack, memory = still_joins(context), context.memory
+    serves = any(context.server(slot).is_ready for slot in SlotName)
+    holding = not serves and (memory.holding or isinstance(context.at.desired.serve, HoldingPage))
+    gate = Gate.CLOSED if memory.leaving or lack is not None else Gate.HOLDING if holding else Gate.OPEN
+    is_set = gate is context.proxy.gate and context.proxy.gate_saved
+    planned = NOTHING if is_set else Fragment(gate=SetGate(gate))
+    if holding is not memory.holding:
+        planned = merge(planned, Fragment(memory={"holding": holding}))
+    if lack is not None:
+        note = f"not ready before it runs both releases: {lack}"
+        planned = merge(planned, Fragment(notes=(note,), look_again_at=context.now + 1))
+    if memory.leaving:
+        # A shutdown waits until nothing is open, and HAProxy sends no event.
+        planned = merge(planned, Fragment(look_again_at=context.now + DRAIN_POLL_S))
+    return planned
+
+
+def _is_told_ready(context: RuleContext) -> bool:
     """Whether load balancers send visitors here now."""
-    serves = any(server.is_serving for server in draft.proxy.servers.values())
-    return draft.proxy.gate is Gate.HOLDING or (draft.proxy.gate is Gate.OPEN and serves)
+    serves = any(server.is_serving for server in context.proxy.servers.values())
+    return context.proxy.gate is Gate.HOLDING or (context.proxy.gate is Gate.OPEN and serves)
 
 
-def _lacks(draft: Draft) -> str | None:
-    wants = (want for want in (draft.serve, draft.at.desired.hold) if want is not None)
-    return next((reason for want in wants if (reason := _lack(draft, want)) is not None), None)
+def _lacks(context: RuleContext) -> str | None:
+    wants = (want for want in (context.serve, context.at.desired.hold) if want is not None)
+    return next((reason for want in wants if (reason := _lack(context, want)) is not None), None)
 
 
-def _lack(draft: Draft, want: Want) -> str | None:
+def _lack(context: RuleContext, want: Want) -> str | None:
     """Say why visitors of *want* would not find it here; a release that has failed is not waited for."""
-    if _has_failed(draft.memory.failures.get(want.key)):
+    if _has_failed(context.memory.failures.get(want.key)):
         return None
-    tenant = next((tenant for tenant in draft.tenants.values() if want.is_met_by(tenant)), None)
+    tenant = next((tenant for tenant in context.tenants.values() if want.is_met_by(tenant)), None)
     if tenant is None:
         return f"{want.reference} does not run yet"
-    if _does_not_come_back(draft, draft.slot(tenant.slot)):
+    if _does_not_come_back(context, context.slot(tenant.slot)):
         return None
-    server = draft.server(tenant.slot)
-    is_pinned = draft.proxy.pins_saved and draft.proxy.pins.get(tenant.slot) == want.pin_for(tenant)
-    if is_pinned and draft.slot(tenant.slot).staged and (server.is_known_good or is_ready(server)):
+    server = context.server(tenant.slot)
+    is_pinned = context.proxy.pins_saved and context.proxy.pins.get(tenant.slot) == want.pin_for(tenant)
+    if is_pinned and context.slot(tenant.slot).staged and (server.is_known_good or server.is_ready):
         return None
     return f"{want.reference} is not staged yet"
 
 
-def _does_not_come_back(draft: Draft, known: SlotMemory) -> bool:
+def _does_not_come_back(context: RuleContext, known: SlotMemory) -> bool:
     """
     Whether a release that visitors have reached was given time enough to stand again.
 
     It never fails, as they may hold it: it is started and checked again and again.
     """
     since = known.checking_since
-    return known.served and since is not None and draft.now >= since + draft.at.app.knobs.healthy_deadline
+    return known.served and since is not None and context.now >= since + context.knobs.healthy_deadline
 
 
 def _has_failed(failure: Failure | None) -> bool:

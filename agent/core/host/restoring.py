@@ -2,45 +2,55 @@
 
 from agent.core.host.actions import SetState, Switch
 from agent.core.host.observed import Unavailable
-from agent.core.host.plan_builder import BUSY_POLL_S, Draft, is_ready
+from agent.core.host.plan import SlotView
+from agent.core.host.plan_builder import BUSY_POLL_S, NOTHING, Fragment
+from agent.core.host.rule_context import RuleContext
 from agent.core.model.names import SlotName
 from agent.core.model.states import AdminState, SlotPhase
 
 
-def is_restored(draft: Draft) -> bool:
+def restore_slot_states(context: RuleContext) -> Fragment:
     """
-    Return whether this worker holds the states the one before it had; if not, plan what is missing.
+    Put back the states that the worker before this one had.
 
     Done at once, without waiting for checks: the containers were good a moment ago (facts/haproxy, section 4).
-    Known to need nothing on the first look ever, and for slots whose container is gone or, to serve, is dead. A slot
+    Nothing is put back on the first look ever, and in slots whose container is gone or, to serve, is dead. A slot
     that serves already was in the state file, which is written before the journal: then no other is put in its place.
+
+    Returns: the states to set and no other action; without any, this worker is remembered as one that has them.
     """
-    memory = draft.memory
-    if memory.worker in (None, draft.proxy.worker):
-        return True
-    wanted = {slot: admin for slot in SlotName if (admin := memory.slot(slot).admin) and _may_exist(draft, slot)}
-    live = next((slot for slot, admin in wanted.items() if admin is AdminState.READY and _may_run(draft, slot)), None)
-    loaded = any(draft.server(slot).is_serving for slot in SlotName)
-    if live is not None and not loaded and not is_ready(draft.server(live)):
-        draft.states.append(Switch(live, live.other, wanted.get(live.other, AdminState.MAINT), restore=True))
-    else:
-        for slot, admin in wanted.items():
-            if admin is AdminState.DRAIN and draft.server(slot).admin is AdminState.MAINT:
-                draft.states.append(SetState(slot, admin, "as before HAProxy's restart"))
-    if draft.states:
-        draft.pins = dict(draft.proxy.pins)
-        for slot in SlotName:
-            draft.show(slot, SlotPhase.UNKNOWN, "HAProxy restarted: its states are put back")
-        draft.look(draft.now + BUSY_POLL_S)
-        return False
-    draft.memory = memory.but(worker=draft.proxy.worker, gate=draft.proxy.gate)
-    return True
+    worker = context.proxy.worker
+    if context.memory.worker in (None, worker):
+        return NOTHING
+    states = _missing_states(context)
+    if not states:
+        return Fragment(memory={"worker": worker, "gate": context.proxy.gate})
+    view = SlotView(SlotPhase.UNKNOWN, "HAProxy restarted: its states are put back")
+    return Fragment(
+        states=states,
+        pins=context.proxy.pins,
+        views=dict.fromkeys(SlotName, view),
+        look_again_at=context.now + BUSY_POLL_S,
+    )
 
 
-def _may_run(draft: Draft, slot: SlotName) -> bool:
+def _missing_states(context: RuleContext) -> tuple[SetState | Switch, ...]:
+    wanted = {slot: admin for slot in SlotName if (admin := context.slot(slot).admin) and _may_exist(context, slot)}
+    live = next((slot for slot, admin in wanted.items() if admin is AdminState.READY and _may_run(context, slot)), None)
+    loaded = any(context.server(slot).is_serving for slot in SlotName)
+    if live is not None and not loaded and not context.server(live).is_ready:
+        return (Switch(live, live.other, wanted.get(live.other, AdminState.MAINT), restore=True),)
+    return tuple(
+        SetState(slot, admin, "as before HAProxy's restart")
+        for slot, admin in wanted.items()
+        if admin is AdminState.DRAIN and context.server(slot).admin is AdminState.MAINT
+    )
+
+
+def _may_run(context: RuleContext, slot: SlotName) -> bool:
     """Whether a container may answer in *slot*: Docker says so, or says nothing."""
-    return slot not in draft.tenants or draft.tenants[slot].is_running
+    return slot not in context.tenants or context.tenants[slot].is_running
 
 
-def _may_exist(draft: Draft, slot: SlotName) -> bool:
-    return slot in draft.tenants or isinstance(draft.at.observed.containers, Unavailable)
+def _may_exist(context: RuleContext, slot: SlotName) -> bool:
+    return slot in context.tenants or isinstance(context.at.observed.containers, Unavailable)

@@ -1,8 +1,11 @@
 """How a tenant goes: visitors finish in drain, then maint, empty, stop. And how a dead one comes back."""
 
 from agent.core.host.actions import SetState, ShutdownSessions, Start, Stop
+from agent.core.host.memory import SlotChanges
 from agent.core.host.observed import Container, ContainerState, Server
-from agent.core.host.plan_builder import BUSY_POLL_S, Draft
+from agent.core.host.plan import SlotView
+from agent.core.host.plan_builder import BUSY_POLL_S, NOTHING, Fragment, merge
+from agent.core.host.rule_context import Goal, RuleContext
 from agent.core.model.durations import format_duration
 from agent.core.model.names import SlotName
 from agent.core.model.states import AdminState, SlotPhase
@@ -13,124 +16,175 @@ EMPTYING_POLL_S = 0.02
 """facts/haproxy: poll every 20 ms after maint; 0 errors when the container ends at the first empty look."""
 
 
-def keep(draft: Draft, slot: SlotName, tenant: Container) -> None:
+def retire(context: RuleContext) -> Fragment:
+    """Let go of the tenants that are out of traffic and neither served nor held."""
+    planned = NOTHING
+    for slot, goal in context.goals.items():
+        if not context.server(slot).is_ready:
+            planned = merge(planned, _retire_slot(context, slot, goal))
+    return planned
+
+
+def _retire_slot(context: RuleContext, slot: SlotName, goal: Goal) -> Fragment:
+    match goal:
+        case Goal.SERVE | Goal.HOLD:
+            return NOTHING
+        case Goal.STAY:
+            phase = SlotPhase.DRAINING if context.slot(slot).served else SlotPhase.WAITING
+            return Fragment(views={slot: SlotView(phase, "kept as it is")})
+        case Goal.KEEP:
+            return keep(context, slot)
+        case Goal.LEAVE:
+            return _let_go(context, slot)
+
+
+def _let_go(context: RuleContext, slot: SlotName) -> Fragment:
+    desired, knobs, known = context.at.desired, context.knobs, context.slot(slot)
+    tenant, back = context.tenants[slot], desired.taken_back
+    if known.leave_reason:
+        reason = known.leave_reason
+    elif back is not None and back.is_met_by(tenant):
+        reason = "taken back"
+    elif desired.retire_now:
+        reason = "the fleet has left it"
+    else:
+        reason = "wanted by nobody"
+    patience_s = knobs.stop_grace_period if desired.retire_now else knobs.drain_timeout
+    leaving = leave(context, slot, reason, patience_s if known.served else 0.0)
+    failure = context.memory.failures.get(known.failed_key or "")
+    if failure is None:
+        return leaving
+    view = SlotView(SlotPhase.FAILED, f"{tenant.reference}: {failure.reason}", failure.lines)
+    return merge(leaving, Fragment(views={slot: view}))
+
+
+def keep(context: RuleContext, slot: SlotName) -> Fragment:
     """Keep a release that visitors may hold until they are silent, or ``drain_timeout`` is over."""
-    knobs, server, known = draft.at.app.knobs, draft.server(slot), draft.slot(slot)
+    knobs, server, known, now = context.knobs, context.server(slot), context.slot(slot), context.now
+    grace_s = knobs.stop_grace_period
     if known.leave_since is not None or server.admin is AdminState.MAINT:
-        leave(draft, slot, tenant, known.leave_reason or "held by nobody any more", knobs.stop_grace_period)
-        return
-    since = known.drain_since if known.drain_since is not None else draft.now
-    draft.remember(slot, drain_since=since)
-    age = draft.now - since
-    quiet_for = watch_silence(draft, slot)
+        return leave(context, slot, known.leave_reason or "held by nobody any more", grace_s)
+    since = known.drain_since if known.drain_since is not None else now
+    age = now - since
+    watched = watch_silence(context, slot)
+    quiet_for = watched.silence[slot]
+    drained = merge(watched, Fragment(slots={slot: {"drain_since": since}}))
     if age >= knobs.drain_timeout:
         reason = f"drain_timeout of {format_duration(knobs.drain_timeout)} is over"
-        leave(draft, slot, tenant, reason, knobs.stop_grace_period)
-    elif age >= knobs.bake_time and quiet_for >= knobs.visit_idle:
-        leave(draft, slot, tenant, f"no request for {format_duration(knobs.visit_idle)}", knobs.stop_grace_period)
+        return merge(drained, leave(context, slot, reason, grace_s))
+    if age >= knobs.bake_time and quiet_for >= knobs.visit_idle:
+        return merge(drained, leave(context, slot, f"no request for {format_duration(knobs.visit_idle)}", grace_s))
+    if context.tenants[slot].is_running:
+        shown = Fragment(views={slot: SlotView(SlotPhase.DRAINING, _drain_reason(context, server, since))})
     else:
-        if not tenant.is_running:
-            revive(draft, slot, tenant)
-        else:
-            draft.show(slot, SlotPhase.DRAINING, _drain_reason(draft, server, since))
-        due = max(since + knobs.bake_time, draft.now + knobs.visit_idle - quiet_for)
-        draft.look(min(since + knobs.drain_timeout, max(due, draft.now + BUSY_POLL_S), draft.now + DRAIN_POLL_S))
+        shown = revive(context, slot)
+    due = max(since + knobs.bake_time, now + knobs.visit_idle - quiet_for)
+    look = min(since + knobs.drain_timeout, max(due, now + BUSY_POLL_S), now + DRAIN_POLL_S)
+    return merge(merge(drained, shown), Fragment(look_again_at=look))
 
 
-def leave(draft: Draft, slot: SlotName, tenant: Container, reason: str, patience_s: float) -> None:
+def leave(context: RuleContext, slot: SlotName, reason: str, patience_s: float) -> Fragment:
     """
     Take a tenant out: maint, wait until its slot is empty, stop, remove.
 
     Args:
+        context: what is known.
+        slot: of the tenant.
         reason: for the operator and the log.
         patience_s: how long open requests may take in maint before they are cut.
     """
-    server, known = draft.server(slot), draft.slot(slot)
-    since = known.leave_since if known.leave_since is not None else draft.now
-    draft.remember(slot, leave_since=since, leave_reason=reason)
-    if draft.job(slot) is not None:
-        draft.show(slot, SlotPhase.STOPPING, reason)
-        return
-    if server.admin is not AdminState.MAINT:
-        draft.states.append(SetState(slot, AdminState.MAINT, reason))
-        draft.show(slot, SlotPhase.LEAVING, reason)
-        draft.look(draft.now + EMPTYING_POLL_S)
-        return
-    busy = _busy(draft, server)
-    left = since + patience_s - draft.now
+    known, now = context.slot(slot), context.now
+    since = known.leave_since if known.leave_since is not None else now
+    remembered: SlotChanges = {"leave_since": since, "leave_reason": reason}
+    if context.job(slot) is not None:
+        return Fragment(views={slot: SlotView(SlotPhase.STOPPING, reason)}, slots={slot: remembered})
+    if context.server(slot).admin is not AdminState.MAINT:
+        return Fragment(
+            states=(SetState(slot, AdminState.MAINT, reason),),
+            views={slot: SlotView(SlotPhase.LEAVING, reason)},
+            look_again_at=now + EMPTYING_POLL_S,
+            slots={slot: remembered},
+        )
+    busy = _busy(context, context.server(slot))
+    left = since + patience_s - now
     if busy is not None and left > 0:
-        draft.show(slot, SlotPhase.LEAVING, f"{reason}; {busy}, cut in at most {format_duration(left)}")
-        draft.look(draft.now + min(left, EMPTYING_POLL_S if draft.now - since < 1 else 0.25))
-    elif busy is not None and not known.cut:
-        draft.states.append(ShutdownSessions(slot, f"{busy} after {format_duration(patience_s)}"))
-        draft.remember(slot, cut=True)
-        draft.show(slot, SlotPhase.LEAVING, f"{reason}; open requests are cut")
-        draft.look(draft.now + BUSY_POLL_S)
-    else:
-        _stop(draft, slot, tenant, reason)
+        view = SlotView(SlotPhase.LEAVING, f"{reason}; {busy}, cut in at most {format_duration(left)}")
+        look = now + min(left, EMPTYING_POLL_S if now - since < 1 else 0.25)
+        return Fragment(views={slot: view}, look_again_at=look, slots={slot: remembered})
+    if busy is not None and not known.cut:
+        return Fragment(
+            states=(ShutdownSessions(slot, f"{busy} after {format_duration(patience_s)}"),),
+            views={slot: SlotView(SlotPhase.LEAVING, f"{reason}; open requests are cut")},
+            look_again_at=now + BUSY_POLL_S,
+            slots={slot: remembered | {"cut": True}},
+        )
+    return merge(Fragment(slots={slot: remembered}), _stop(context, slot, reason))
 
 
-def revive(draft: Draft, slot: SlotName, tenant: Container) -> None:
+def revive(context: RuleContext, slot: SlotName) -> Fragment:
     """Start a container that visitors reach or hold again, each time after a longer pause, up to a minute."""
-    known, job = draft.slot(slot), draft.job(slot)
-    if job is not None:
-        draft.show(slot, SlotPhase.RESTARTING, _death(tenant))
-        return
+    known, tenant, now = context.slot(slot), context.tenants[slot], context.now
+    death = _death(tenant)
+    if context.job(slot) is not None:
+        return Fragment(views={slot: SlotView(SlotPhase.RESTARTING, death)})
     match tenant.state:
         case ContainerState.PAUSED | ContainerState.REMOVING | ContainerState.RESTARTING:
-            draft.show(slot, SlotPhase.RESTARTING, f"container is {tenant.state}, not by Tidegate")
-            draft.look(draft.now + 1)
-            return
+            view = SlotView(SlotPhase.RESTARTING, f"container is {tenant.state}, not by Tidegate")
+            return Fragment(views={slot: view}, look_again_at=now + 1)
         case ContainerState.DEAD:
-            _stop(draft, slot, tenant, "Docker calls the container dead")
-            return
+            return _stop(context, slot, "Docker calls the container dead")
         case _:
             pass
     restarts, due = known.restarts, known.restart_at
     if due is None:
-        due = draft.now + (min(60.0, 2.0 ** (restarts - 1)) if restarts else 0.0)
-        draft.remember(slot, restarts=restarts + 1, restart_at=due)
-    reason = f"{_death(tenant)}; start {draft.slot(slot).restarts}"
-    if draft.now >= due:
-        draft.jobs.append(Start(slot, tenant.id, _death(tenant)))
-        draft.remember(slot, restart_at=None)
-        draft.show(slot, SlotPhase.RESTARTING, f"{reason} now")
-        draft.look(draft.now + BUSY_POLL_S)
-        return
-    draft.show(slot, SlotPhase.RESTARTING, f"{reason} in {format_duration(due - draft.now)}")
-    draft.look(due)
+        due = now + (min(60.0, 2.0 ** (restarts - 1)) if restarts else 0.0)
+        restarts += 1
+    if now >= due:
+        return Fragment(
+            jobs=(Start(slot, tenant.id, death),),
+            views={slot: SlotView(SlotPhase.RESTARTING, f"{death}; start {restarts} now")},
+            look_again_at=now + BUSY_POLL_S,
+            slots={slot: {"restarts": restarts, "restart_at": None}},
+        )
+    view = SlotView(SlotPhase.RESTARTING, f"{death}; start {restarts} in {format_duration(due - now)}")
+    return Fragment(views={slot: view}, look_again_at=due, slots={slot: {"restarts": restarts, "restart_at": due}})
 
 
-def watch_silence(draft: Draft, slot: SlotName) -> float:
+def watch_silence(context: RuleContext, slot: SlotName) -> Fragment:
     """
-    Return the seconds since a visitor was last seen on it: also one of an old worker's, and to the end of a stream.
+    Measure the seconds since a visitor was last seen on *slot*: also one of an old worker's, and to a stream's end.
 
     HAProxy counts from the start of the last request, and a new worker knows nothing of those of the one before it.
-    The time is noted a little ahead, so that a busy slot does not change the journal at each look. What is returned
-    is also what the host reports.
+    The time is noted a little ahead, so that a busy slot does not change the journal at each look.
+
+    Returns: the seconds as ``silence[slot]``, which the host also reports, and the time noted.
     """
-    server, busy_at = draft.server(slot), draft.slot(slot).busy_at
-    if _busy(draft, server) is not None and (busy_at is None or busy_at < draft.now):
-        busy_at = draft.now + min(BUSY_AHEAD_S, draft.at.app.knobs.visit_idle / 10)
-        draft.remember(slot, busy_at=busy_at)
+    server, busy_at, now = context.server(slot), context.slot(slot).busy_at, context.now
+    slots: dict[SlotName, SlotChanges] = {}
+    if _busy(context, server) is not None and (busy_at is None or busy_at < now):
+        busy_at = now + min(BUSY_AHEAD_S, context.knobs.visit_idle / 10)
+        slots[slot] = {"busy_at": busy_at}
     age = server.last_request_age_s
-    draft.silence[slot] = age if busy_at is None else max(0.0, min(age, draft.now - busy_at))
-    return draft.silence[slot]
+    silence_s = age if busy_at is None else max(0.0, min(age, now - busy_at))
+    return Fragment(silence={slot: silence_s}, slots=slots)
 
 
-def _stop(draft: Draft, slot: SlotName, tenant: Container, reason: str) -> None:
-    grace_s = draft.at.app.knobs.stop_grace_period if tenant.stop_grace_s is None else tenant.stop_grace_s
-    draft.jobs.append(Stop(slot, tenant.id, grace_s, reason, draft.slot(slot).failed_key))
-    draft.show(slot, SlotPhase.STOPPING, reason)
-    draft.look(draft.now + BUSY_POLL_S)
+def _stop(context: RuleContext, slot: SlotName, reason: str) -> Fragment:
+    tenant = context.tenants[slot]
+    grace_s = context.knobs.stop_grace_period if tenant.stop_grace_s is None else tenant.stop_grace_s
+    return Fragment(
+        jobs=(Stop(slot, tenant.id, grace_s, reason, context.slot(slot).failed_key),),
+        views={slot: SlotView(SlotPhase.STOPPING, reason)},
+        look_again_at=context.now + BUSY_POLL_S,
+    )
 
 
-def _busy(draft: Draft, server: Server) -> str | None:
+def _busy(context: RuleContext, server: Server) -> str | None:
     """Say what is still open on a slot; None when nothing is, in this HAProxy worker and in older ones."""
     if server.open_requests or server.queued:
         count = server.open_requests + server.queued
         return f"{count} open request{'s' if count > 1 else ''}"
-    match draft.proxy.old_workers:
+    match context.proxy.old_workers:
         case None:
             return "HAProxy's master socket does not say whether old workers live"
         case 0:
@@ -139,10 +193,9 @@ def _busy(draft: Draft, server: Server) -> str | None:
             return f"{count} old HAProxy worker{'s' if count > 1 else ''} may still serve it"
 
 
-def _drain_reason(draft: Draft, server: Server, since: float) -> str:
-    knobs = draft.at.app.knobs
-    left = format_duration(since + knobs.drain_timeout - draft.now)
-    what = _busy(draft, server) or f"last request {format_duration(server.last_request_age_s)} ago"
+def _drain_reason(context: RuleContext, server: Server, since: float) -> str:
+    left = format_duration(since + context.knobs.drain_timeout - context.now)
+    what = _busy(context, server) or f"last request {format_duration(server.last_request_age_s)} ago"
     return f"{what}; at most {left}"
 
 

@@ -22,75 +22,63 @@ visitors may hold it                                  KEEP
 A goal never takes a slot that serves out of traffic: only the switch to another one does.
 """
 
-from enum import StrEnum
-
 from agent.core.host.desired import Desired, HoldingPage, Want
 from agent.core.host.observed import Container
-from agent.core.host.plan_builder import Draft, is_ready
+from agent.core.host.rule_context import Goal, RuleContext
 from agent.core.model.names import SlotName
 
 
-class Goal(StrEnum):
-    """What a tenant is there for."""
-
-    SERVE = "serve"
-    HOLD = "hold"
-    KEEP = "keep"
-    LEAVE = "leave"
-    STAY = "stay"
-
-
-def goals_of(draft: Draft) -> dict[SlotName, Goal]:
+def goals_of(context: RuleContext) -> dict[SlotName, Goal]:
     """Return the goal of each tenant."""
-    goals = {slot: _goal(draft, slot, tenant, draft.serve) for slot, tenant in draft.tenants.items()}
+    goals = {slot: _goal(context, slot, tenant, context.serve) for slot, tenant in context.tenants.items()}
     if len(goals) == len(SlotName) and len(set(goals.values())) == 1 and goals[SlotName.BLUE] in _ONLY_ONE:
-        goals[_spare(draft)] = Goal.LEAVE
+        goals[_spare(context)] = Goal.LEAVE
     return goals
 
 
 _ONLY_ONE = (Goal.SERVE, Goal.HOLD)
 
 
-def _spare(draft: Draft) -> SlotName:
+def _spare(context: RuleContext) -> SlotName:
     """Of two containers of one release, return the slot of the one that is less worth keeping."""
     return min(
         SlotName,
         key=lambda slot: (
-            draft.server(slot).is_serving,
-            is_ready(draft.server(slot)),
-            draft.slot(slot).served,
-            draft.tenants[slot].is_running,
-            -draft.tenants[slot].tenancy,
+            context.server(slot).is_serving,
+            context.server(slot).is_ready,
+            context.slot(slot).served,
+            context.tenants[slot].is_running,
+            -context.tenants[slot].tenancy,
         ),
     )
 
 
-def _goal(draft: Draft, slot: SlotName, tenant: Container, serve: Want | None) -> Goal:
-    desired, known = draft.at.desired, draft.slot(slot)
+def _goal(context: RuleContext, slot: SlotName, tenant: Container, serve: Want | None) -> Goal:
+    desired, known = context.at.desired, context.slot(slot)
     failing = not known.served and known.leave_since is not None
     if failing:
         return Goal.LEAVE
     if serve is not None and serve.is_met_by(tenant):
         return Goal.SERVE
-    if desired.hold is not None and desired.hold.is_met_by(tenant) and not _must_make_room(draft, serve):
+    if desired.hold is not None and desired.hold.is_met_by(tenant) and not _must_make_room(context, serve):
         return Goal.HOLD
     if serve is None and not isinstance(desired.serve, HoldingPage):
         return Goal.STAY
     if serve is None and known.served:
         return Goal.STAY
-    if not known.served or desired.retire_now or _is_taken_back(draft, tenant, desired, serve):
+    if not known.served or desired.retire_now or _is_taken_back(context, tenant, desired, serve):
         return Goal.LEAVE
     return Goal.KEEP
 
 
-def _must_make_room(draft: Draft, serve: Want | None) -> bool:
+def _must_make_room(context: RuleContext, serve: Want | None) -> bool:
     """Whether a held release gives its slot, once its visitors are done, to the one that is to serve."""
-    if serve is None or len(draft.tenants) < len(SlotName):
+    if serve is None or len(context.tenants) < len(SlotName):
         return False
-    return not any(serve.is_met_by(tenant) for tenant in draft.tenants.values())
+    return not any(serve.is_met_by(tenant) for tenant in context.tenants.values())
 
 
-def _is_taken_back(draft: Draft, tenant: Container, desired: Desired, serve: Want | None) -> bool:
+def _is_taken_back(context: RuleContext, tenant: Container, desired: Desired, serve: Want | None) -> bool:
     """
     Tell a release that was taken back from the one before it, which a stage key may still name.
 
@@ -102,5 +90,5 @@ def _is_taken_back(draft: Draft, tenant: Container, desired: Desired, serve: Wan
         return False
     if not desired.back_if_newer or serve is None:
         return True
-    serving = next((other for other in draft.tenants.values() if serve.is_met_by(other)), None)
+    serving = next((other for other in context.tenants.values() if serve.is_met_by(other)), None)
     return serving is not None and serving.tenancy < tenant.tenancy

@@ -1,0 +1,50 @@
+"""What a host puts in order whatever it serves: pins, empty slots, and containers that a crash left behind."""
+
+from agent.core.host.actions import Run, SetState, Start, Stop
+from agent.core.host.observed import Unavailable
+from agent.core.host.plan_builder import BUSY_POLL_S, NOTHING, Fragment
+from agent.core.host.rule_context import Goal, RuleContext
+from agent.core.host.update_memory import wants_of
+from agent.core.model.names import Pin, SlotName
+from agent.core.model.states import AdminState
+
+
+def keep_pins(context: RuleContext) -> Fragment:
+    """Keep the pins of all that visitors may hold; a pin of a slot without such a tenant goes."""
+    wants, held = wants_of(context.at.desired), context.proxy.pins
+    pins: dict[SlotName, Pin] = {}
+    for slot, goal in context.goals.items():
+        known, tenant = context.slot(slot), context.tenants[slot]
+        ready = context.server(slot).is_ready
+        leaving = known.leave_since is not None and not ready
+        if ready or (slot in held and goal is not Goal.LEAVE and not leaving):
+            want = next((want for want in wants if want.is_met_by(tenant)), None)
+            pins[slot] = want.pin_for(tenant) if want else held.get(slot, tenant.pin)
+    return Fragment(pins=pins) if pins else NOTHING
+
+
+def tidy_empty_slots(context: RuleContext) -> Fragment:
+    """Put empty slots to maint, save one that still seems to serve alone (its container was just removed by hand)."""
+    states: list[SetState] = []
+    for slot in SlotName:
+        server = context.server(slot)
+        alone = server.is_serving and not context.server(slot.other).is_serving
+        if slot not in context.tenants and server.admin is not AdminState.MAINT and not alone:
+            states.append(SetState(slot, AdminState.MAINT, "no container"))
+    return Fragment(states=tuple(states), look_again_at=context.now + BUSY_POLL_S) if states else NOTHING
+
+
+def remove_doubles(context: RuleContext) -> Fragment:
+    """Remove what a crash left beside a slot's tenant: it never had the slot's address."""
+    listed = context.at.observed.containers
+    assert not isinstance(listed, Unavailable)
+    if len(listed) == len(context.tenants):
+        return NOTHING
+    chosen = {tenant.id for tenant in context.tenants.values()}
+    busy = {job.slot for job in context.planned.jobs if isinstance(job, Run | Start | Stop)}
+    stops: dict[SlotName, Stop] = {}
+    for container in listed:
+        slot = container.slot
+        if container.id not in chosen and slot not in busy and context.job(slot) is None:
+            stops.setdefault(slot, Stop(slot, container.id, 0.0, "left over beside the slot's tenant"))
+    return Fragment(jobs=tuple(stops.values()))
