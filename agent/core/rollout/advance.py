@@ -41,7 +41,7 @@ from agent.core.rollout.phases_forward import (
     start_or_wait,
     switch_or_wait,
 )
-from agent.core.rollout.transition import Turn, in_words
+from agent.core.rollout.transition import Turn, Waiting, in_words
 
 LOOK_AGAIN_S = 5.0
 """A rollout is looked at this often though nothing was reported: hosts get lost silently."""
@@ -65,16 +65,11 @@ def advance(record: Decision, fleet: Fleet, now: float) -> Next:
     if record.phase.is_terminal:
         return Next()
     turn = Turn(record, fleet, now)
-    went_back = _went_back(turn)
-    change = None if went_back else _enter(turn) or _pause(turn)
-    if change is None and not went_back and not _is_held(record):
-        change = _STEPS[record.phase](turn)
-    if change is not None:
-        return Next(change)
-    look = min(
-        [now + LOOK_AGAIN_S, *(wait.until for wait in turn.waits if wait.until is not None and wait.until > now)]
-    )
-    return Next(None, tuple(turn.waits), look, turn.needs_consistent)
+    found = _went_back(turn) or _enter(turn) or _pause(turn) or _STEPS[record.phase](turn)
+    if isinstance(found, Change):
+        return Next(found)
+    ends = (wait.until for wait in found.waits if wait.until is not None and wait.until > now)
+    return Next(None, found.waits, min([now + LOOK_AGAIN_S, *ends]), found.needs_consistent)
 
 
 _STEPS = {
@@ -91,9 +86,9 @@ _STEPS = {
 }
 
 
-def _went_back(turn: Turn) -> bool:
+def _went_back(turn: Turn) -> Waiting | None:
     """
-    Say whether live hosts have acted on a later version than the record: a snapshot of Consul was restored.
+    Wait where live hosts have acted on a later version than the record: a snapshot of Consul was restored.
 
     They hold against it, and so does the coordinator: what it would write has another history than what they did.
     """
@@ -102,11 +97,11 @@ def _went_back(turn: Turn) -> bool:
         for host in turn.fleet
         if host.now is not None and (host.now.generation, host.now.seq) > turn.record.version
     )
-    if ahead:
-        turn.wait(
-            f"the record went back: {in_words(ahead)} acted on a later one; `tidegate adopt` accepts it", until=None
-        )
-    return bool(ahead)
+    if not ahead:
+        return None
+    return Waiting(
+        (Wait(f"the record went back: {in_words(ahead)} acted on a later one; `tidegate adopt` accepts it"),)
+    )
 
 
 def _is_held(record: Decision) -> bool:
@@ -126,11 +121,13 @@ def _enter(turn: Turn) -> Change | None:
     return turn.stays("deadline stamped anew", why, **_shifted(record, -ahead))
 
 
-def _pause(turn: Turn) -> Change | None:
+def _pause(turn: Turn) -> Change | Waiting | None:
+    """Hold a paused rollout, and give it the time back afterwards."""
     record = turn.record
+    if _is_held(record) and record.paused_at is None:
+        return turn.stays("pause noticed", record.flags.note, paused_at=turn.now)
     if _is_held(record):
-        turn.wait(f"paused: {record.flags.note}" if record.flags.note else "paused", until=None)
-        return turn.stays("pause noticed", record.flags.note, paused_at=turn.now) if record.paused_at is None else None
+        return Waiting((Wait(f"paused: {record.flags.note}" if record.flags.note else "paused"),))
     if record.paused_at is None or record.flags.aborted:
         return None
     length = max(0.0, turn.now - record.paused_at)

@@ -4,47 +4,52 @@ from dataclasses import replace
 
 from agent.core.model.durations import format_duration
 from agent.core.model.record import Phase, RecordedRelease
-from agent.core.rollout.barrier import NodeFailure, cannot_go_back, not_back, still_holds, still_uses
+from agent.core.rollout.barrier import NodeFailure, Wait, cannot_go_back, not_back, still_holds, still_uses
 from agent.core.rollout.change import Change
 from agent.core.rollout.fleet import Host
-from agent.core.rollout.transition import Turn, ended, in_words, with_mirrors
+from agent.core.rollout.transition import Turn, Waiting, ended, in_words, with_mirrors
 
 
-def bake_or_wait(turn: Turn) -> Change | None:
+def bake_or_wait(turn: Turn) -> Change | Waiting:
     """Keep the source warm through the bake, then until nobody in the fleet uses it, or ``drain_timeout``."""
     record = turn.record
-    assert record.since is not None
     if record.flags.aborted:
         return begin_rollback(turn, record.flags.note or "rolled back")
     if failures := turn.failures(turn.concerned):
         return begin_rollback(turn, in_words(failures), failures)
     if turn.is_late:
         return turn.enters(Phase.RETIRING, "retiring began", "drain_timeout is over")
-    bake_left = record.since + record.strategy.bake_time - turn.now
-    if bake_left > 0:
-        reason = f"bakes: the way back stays warm for {format_duration(bake_left)} more"
-        turn.wait(reason, until=record.since + record.strategy.bake_time)
-    visited = turn.visited
-    if not visited:
-        turn.wait("no host is seen that could tell who uses the source", until=record.deadline)
-    for host in visited:
-        if (use := still_uses(host, record)) is not None:
-            turn.wait(f"source in use: {use}", node=host.node, until=record.deadline)
-    if turn.waits:
-        return None
+    waits = _baking(turn)
+    if waits:
+        return Waiting(waits)
     idle = format_duration(record.strategy.drain_idle)
     return turn.enters(Phase.RETIRING, "retiring began", f"nobody has used the source for {idle}")
 
 
-def retire_or_wait(turn: Turn) -> Change | None:
+def _baking(turn: Turn) -> tuple[Wait, ...]:
+    record, visited = turn.record, turn.visited
+    assert record.since is not None
+    waits = [
+        Wait(f"source in use: {use}", host.node, record.deadline)
+        for host in visited
+        if (use := still_uses(host, record)) is not None
+    ]
+    if not visited:
+        waits = [Wait("no host is seen that could tell who uses the source", until=record.deadline)]
+    bake_end = record.since + record.strategy.bake_time
+    bake_left = bake_end - turn.now
+    if bake_left > 0:
+        left = format_duration(bake_left)
+        return (Wait(f"bakes: the way back stays warm for {left} more", until=bake_end), *waits)
+    return tuple(waits)
+
+
+def retire_or_wait(turn: Turn) -> Change | Waiting:
     """End when the source is gone everywhere; what is left at the deadline is listed."""
-    record = turn.record
-    for host in _holders(turn, record.source):
-        if (reason := still_holds(host, record, record.source)) is not None:
-            turn.wait(reason, node=host.node, until=record.deadline)
-    if turn.waits and not turn.is_late:
-        return None
-    rest = f"left behind at progress_deadline: {in_words(tuple(turn.waits))}" if turn.waits else "done"
+    waits = _holding(turn, turn.record.source)
+    if waits and not turn.is_late:
+        return Waiting(waits)
+    rest = f"left behind at progress_deadline: {in_words(waits)}" if waits else "done"
     return ended(turn, Phase.SUCCESSFUL, "ended successfully", rest)
 
 
@@ -64,37 +69,50 @@ def begin_rollback(turn: Turn, why: str, failures: tuple[NodeFailure, ...] = ())
     return _with_lines(with_mirrors(change, active=turn.record.source), failures)
 
 
-def abort_or_wait(turn: Turn) -> Change | None:
+def abort_or_wait(turn: Turn) -> Change | Waiting:
     """End when the target is gone everywhere, or at the deadline."""
-    record = turn.record
-    for host in _holders(turn, record.target):
-        if (reason := still_holds(host, record, record.target)) is not None:
-            turn.wait(reason, node=host.node, until=record.deadline)
-    if turn.waits and not turn.is_late:
-        return None
-    rest = f"; left behind: {in_words(tuple(turn.waits))}" if turn.waits else ""
-    return ended(turn, Phase.ABORTED, "aborted", record.why + rest)
+    waits = _holding(turn, turn.record.target)
+    if waits and not turn.is_late:
+        return Waiting(waits)
+    rest = f"; left behind: {in_words(waits)}" if waits else ""
+    return ended(turn, Phase.ABORTED, "aborted", turn.record.why + rest)
 
 
-def go_back_or_wait(turn: Turn) -> Change | None:
+def go_back_or_wait(turn: Turn) -> Change | Waiting:
     """End when the source serves everywhere; where a live host cannot, a person has to decide."""
     record = turn.record
-    stuck: list[NodeFailure] = []
     hosts = _holders(turn, record.target)
-    if not hosts and turn.lost:
-        turn.wait(f"no host is seen: {in_words(tuple(host.node for host in turn.lost))} lost", until=record.deadline)
-    for host in hosts:
-        if (failure := cannot_go_back(host, record)) is not None:
-            stuck.append(failure)
-        elif (reason := not_back(host, record)) is not None:
-            turn.wait(reason, node=host.node, until=record.deadline)
-    if turn.waits and not turn.is_late:
-        return None
-    if not stuck and (not turn.waits or not hosts):
-        rest = f"; {in_words(tuple(turn.waits))}" if turn.waits else ""
+    stuck = tuple(failure for host in hosts if (failure := cannot_go_back(host, record)) is not None)
+    waits = _going_back(turn, hosts)
+    if waits and not turn.is_late:
+        return Waiting(waits)
+    if not stuck and (not waits or not hosts):
+        rest = f"; {in_words(waits)}" if waits else ""
         return ended(turn, Phase.ROLLED_BACK, "rolled back", record.why + rest)
-    why = f"{record.why}; not back: {in_words((*stuck, *turn.waits))}"
-    return _with_lines(ended(turn, Phase.ROLLBACK_FAILED, "rollback failed", why), tuple(stuck))
+    why = f"{record.why}; not back: {in_words((*stuck, *waits))}"
+    return _with_lines(ended(turn, Phase.ROLLBACK_FAILED, "rollback failed", why), stuck)
+
+
+def _going_back(turn: Turn, hosts: tuple[Host, ...]) -> tuple[Wait, ...]:
+    """Return which of *hosts* still come back; those that cannot are not waited for."""
+    record, lost = turn.record, turn.lost
+    if not hosts and lost:
+        names = in_words(tuple(host.node for host in lost))
+        return (Wait(f"no host is seen: {names} lost", until=record.deadline),)
+    coming = (host for host in hosts if cannot_go_back(host, record) is None)
+    return tuple(
+        Wait(reason, host.node, record.deadline) for host in coming if (reason := not_back(host, record)) is not None
+    )
+
+
+def _holding(turn: Turn, release: RecordedRelease | None) -> tuple[Wait, ...]:
+    """Return which hosts still have *release*."""
+    record = turn.record
+    return tuple(
+        Wait(reason, host.node, record.deadline)
+        for host in _holders(turn, release)
+        if (reason := still_holds(host, record, release)) is not None
+    )
 
 
 def _holders(turn: Turn, release: RecordedRelease | None) -> tuple[Host, ...]:

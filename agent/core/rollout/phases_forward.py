@@ -1,133 +1,142 @@
 """The way there: from a request to the last host that has switched."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from agent.core.model.names import NodeName, parse_reference
 from agent.core.model.record import Phase, RecordedRelease, order_of
 from agent.core.model.release import Release
-from agent.core.rollout.barrier import not_free, not_staged, not_switched
+from agent.core.rollout.barrier import Wait, not_free, not_staged, not_switched
 from agent.core.rollout.change import Change
 from agent.core.rollout.decision import Request
 from agent.core.rollout.fleet import Host, Resolution
 from agent.core.rollout.phases_ending import begin_abort, begin_rollback
 from agent.core.rollout.source import UnclearSourceError, source_of
 from agent.core.rollout.strategy import hosts_of
-from agent.core.rollout.transition import Turn, ended, in_words, with_mirrors
+from agent.core.rollout.transition import Turn, Waiting, ended, in_words, with_mirrors
 
 ALL_HOSTS = "f" * 64
 
 
-def start_or_wait(turn: Turn) -> Change | None:
+@dataclass(frozen=True, slots=True)
+class Unresolved:
+    """Why the digest of a request's image is not known."""
+
+    reason: str
+    is_final: bool = False
+    """There is no such image: asking again would not help."""
+
+
+def start_or_wait(turn: Turn) -> Change | Waiting:
     """Begin staging once the image is resolved, the source clear and a slot free on every live host."""
-    record, fleet = turn.record, turn.fleet
+    record = turn.record
     if record.flags.aborted:
         return ended(turn, Phase.ABORTED, "aborted", record.flags.note or "aborted before it began")
     if record.request is None:
         return ended(turn, Phase.ABORTED, "aborted", "the record holds no request")
-    target, problem = _target(turn, record.request)
-    if fleet.active_problem:
-        turn.wait(fleet.active_problem, until=record.deadline)
-    source: RecordedRelease | None = None
-    try:
-        source = source_of(record, fleet)
-    except UnclearSourceError as exc:
-        turn.wait(str(exc), until=record.deadline)
+    resolved = _target(turn, record.request)
+    target = resolved if isinstance(resolved, RecordedRelease) else None
+    source, unclear = _source(turn)
     if target is not None and source is not None and source.release == target.release:
         return ended(turn, Phase.ABORTED, "nothing to do", f"{target.image} is what serves already", target=target)
-    members = _free_hosts(turn, target)
-    if problem is not None or (turn.waits and turn.is_late):
-        why = problem or f"not begun in time: {in_words(tuple(turn.waits))}"
-        return ended(turn, Phase.ABORTED, "aborted", why)
-    if turn.waits or target is None:
-        return None
+    if isinstance(resolved, Unresolved) and resolved.is_final:
+        return ended(turn, Phase.ABORTED, "aborted", resolved.reason)
+    unknown = (resolved.reason,) if isinstance(resolved, Unresolved) else ()
+    waits = (*(Wait(reason, until=record.deadline) for reason in (*unknown, *unclear)), *_not_free(turn, target))
+    if waits and turn.is_late:
+        return ended(turn, Phase.ABORTED, "aborted", f"not begun in time: {in_words(waits)}")
+    if waits or target is None:
+        return Waiting(waits)
+    members = tuple(host.node for host in turn.fleet.present)
     change = turn.enters(Phase.STAGING, "staging began", f"on {len(members)} host(s)", source=source, target=target)
     return replace(with_mirrors(change, stage=target), members=members, checks_active=True)
 
 
-def _target(turn: Turn, request: Request) -> tuple[RecordedRelease | None, str | None]:
-    """Return the target once the registry answered, and what makes it impossible."""
+def _target(turn: Turn, request: Request) -> RecordedRelease | Unresolved:
+    """Return the target once the registry answered."""
     match turn.fleet.resolution:
         case None:
-            turn.wait(f"asks the registry for the digest of {request.image}", until=turn.record.deadline)
-            return None, None
+            return Unresolved(f"asks the registry for the digest of {request.image}")
         case Resolution(digest=None, error=error, is_final=is_final):
-            turn.wait(f"{request.image}: {error}", until=turn.record.deadline)
-            return None, f"{request.image}: {error}" if is_final else None
+            return Unresolved(f"{request.image}: {error}", is_final)
         case answer:
             assert answer.digest is not None
             try:
                 image = parse_reference(f"{request.image.partition('@')[0]}@{answer.digest}")
             except ValueError as exc:
-                return None, str(exc)
+                return Unresolved(str(exc), is_final=True)
             release = Release(image, answer.digest, request.spec, turn.record.generation)
-            return RecordedRelease(image=image, spec=request.spec, release=release.id, pin=release.pin), None
+            return RecordedRelease(image=image, spec=request.spec, release=release.id, pin=release.pin)
 
 
-def _free_hosts(turn: Turn, target: RecordedRelease | None) -> tuple[NodeName, ...]:
-    """Return the live hosts; those without a free slot or just gone, or too few of them, are waited for."""
-    present, strategy = turn.fleet.present, turn.record.strategy
+def _source(turn: Turn) -> tuple[RecordedRelease | None, tuple[str, ...]]:
+    """Return the source (None: a first deploy), and what keeps it from being clear."""
+    problems = (turn.fleet.active_problem,) if turn.fleet.active_problem else ()
+    try:
+        return source_of(turn.record, turn.fleet), problems
+    except UnclearSourceError as exc:
+        return None, (*problems, str(exc))
+
+
+def _not_free(turn: Turn, target: RecordedRelease | None) -> tuple[Wait, ...]:
+    """Return what is waited for: a minimum of live hosts, and a free slot on each, also on those just gone."""
+    present, strategy, until = turn.fleet.present, turn.record.strategy, turn.record.deadline
+    waits = tuple(
+        Wait(busy, host.node, until)
+        for host in (*present, *turn.missed)
+        if (busy := not_free(host, target, strategy)) is not None
+    )
     if len(present) < strategy.min_members:
-        reason = f"{len(present)} live host(s), at least {strategy.min_members} wanted"
-        turn.wait(reason, until=turn.record.deadline)
-    for host in (*present, *turn.missed):
-        if (busy := not_free(host, target, strategy)) is not None:
-            turn.wait(busy, node=host.node, until=turn.record.deadline)
-    return tuple(host.node for host in present)
+        return (Wait(f"{len(present)} live host(s), at least {strategy.min_members} wanted", until=until), *waits)
+    return waits
 
 
-def stage_or_wait(turn: Turn) -> Change | None:
+def stage_or_wait(turn: Turn) -> Change | Waiting:
     """Go on to ``ready`` once every host is staged; joiners count as long as they come in time."""
     if (back := _ends_early(turn)) is not None:
         return back
-    staged = _staged(turn)
-    if turn.waits:
+    staged, waits = _staged(turn)
+    if waits:
         if not turn.is_late:
-            return None
-        return begin_abort(turn, f"not staged within progress_deadline: {in_words(tuple(turn.waits))}")
+            return Waiting(waits)
+        return begin_abort(turn, f"not staged within progress_deadline: {in_words(waits)}")
     why = f"{len(staged)} host(s) staged{_without(turn)}"
     counted = {*staged, *(host.node for host in (*turn.concerned, *turn.lost))}
     change = turn.enters(Phase.READY, "all hosts are staged", why)
     return replace(change, members=tuple(sorted(counted)), times=turn.times_of(turn.concerned))
 
 
-def commit_or_wait(turn: Turn) -> Change | None:
+def commit_or_wait(turn: Turn) -> Change | Waiting:
     """Commit: the one transaction after which visitors may see the target."""
     record = turn.record
     if (back := _ends_early(turn)) is not None:
         return back
-    members = _staged(turn)
+    members, waits = _staged(turn)
     if record.strategy.waits_for_promote and not record.flags.promoted:
         if turn.is_late:
             return begin_abort(turn, "not promoted within promote_timeout")
-        turn.wait("staged everywhere; waits for `tidegate promote`", until=record.deadline)
-        return None
-    if turn.waits:
+        return Waiting((*waits, Wait("staged everywhere; waits for `tidegate promote`", until=record.deadline)))
+    if waits:
         if not turn.is_late:
-            return None
-        return begin_abort(turn, f"no longer staged everywhere: {in_words(tuple(turn.waits))}")
+            return Waiting(waits)
+        return begin_abort(turn, f"no longer staged everywhere: {in_words(waits)}")
     if not turn.fleet.is_consistent:
-        turn.needs_consistent = True
-        turn.wait("reads the fleet once more before the commit", until=record.deadline)
-        return None
+        again = Wait("reads the fleet once more before the commit", until=record.deadline)
+        return Waiting((again,), needs_consistent=True)
     why = f"{len(members)} host(s) staged{_without(turn)}"
     return replace(_enter_step(turn, 0, members, why), members=members)
 
 
-def switch_or_wait(turn: Turn) -> Change | None:
+def switch_or_wait(turn: Turn) -> Change | Waiting:
     """Go on once every member below the threshold has switched; lost ones are exceptions."""
     record = turn.record
     if (back := _goes_back(turn)) is not None:
         return back
     step = tuple(host for host in turn.concerned if record.includes(host.node) and not turn.is_excused(host))
-    for host in step:
-        if (reason := not_switched(host, record)) is not None:
-            turn.wait(reason, node=host.node, until=record.deadline)
-    if not step and turn.lost:
-        turn.wait(f"no host of this step is seen{_without(turn)}", until=record.deadline)
-    if turn.waits:
+    waits = _not_switched(turn, step)
+    if waits:
         if not turn.is_late:
-            return None
-        return begin_rollback(turn, f"not switched within progress_deadline: {in_words(tuple(turn.waits))}")
+            return Waiting(waits)
+        return begin_rollback(turn, f"not switched within progress_deadline: {in_words(waits)}")
     why = f"{record.strategy.all_steps[record.step]} of the hosts switched{_without(turn)}"
     if record.is_last_step:
         change = turn.enters(Phase.BAKING, "all hosts have switched", why)
@@ -138,7 +147,16 @@ def switch_or_wait(turn: Turn) -> Change | None:
     return replace(change, times=turn.times_of(step))
 
 
-def promote_or_wait(turn: Turn) -> Change | None:
+def _not_switched(turn: Turn, step: tuple[Host, ...]) -> tuple[Wait, ...]:
+    record = turn.record
+    if not step and turn.lost:
+        return (Wait(f"no host of this step is seen{_without(turn)}", until=record.deadline),)
+    return tuple(
+        Wait(reason, host.node, record.deadline) for host in step if (reason := not_switched(host, record)) is not None
+    )
+
+
+def promote_or_wait(turn: Turn) -> Change | Waiting:
     """Go on to the other hosts once promoted."""
     record = turn.record
     if (back := _goes_back(turn)) is not None:
@@ -147,8 +165,7 @@ def promote_or_wait(turn: Turn) -> Change | None:
         return _enter_step(turn, record.step + 1, turn.fleet.members, "promoted")
     if turn.is_late:
         return begin_rollback(turn, "not promoted within promote_timeout")
-    turn.wait("the canary serves; waits for `tidegate promote`", until=record.deadline)
-    return None
+    return Waiting((Wait("the canary serves; waits for `tidegate promote`", until=record.deadline),))
 
 
 def threshold_of(generation: int, members: tuple[NodeName, ...], count: int) -> str:
@@ -195,21 +212,21 @@ def _goes_back(turn: Turn) -> Change | None:
     return begin_rollback(turn, in_words(failures), failures) if failures else None
 
 
-def _staged(turn: Turn) -> tuple[NodeName, ...]:
-    """Return the staged hosts by name; the others are waited for, but joiners that cannot come."""
-    record, staged = turn.record, list[NodeName]()
-    for host in turn.concerned:
-        if not turn.is_excused(host):
-            _take(turn, host, not_staged(host, record), staged)
-    members = frozenset(turn.fleet.members)
-    for host in (*turn.joined, *(host for host in turn.missed if host.node not in members)):
-        reason = not_staged(host, record)
-        if reason is None or not (_is_too_late_to_join(turn) or turn.is_excused(host)):
-            _take(turn, host, reason, staged)
-    if len(staged) < record.strategy.min_members and not turn.waits:
+def _staged(turn: Turn) -> tuple[tuple[NodeName, ...], tuple[Wait, ...]]:
+    """Return the staged hosts by name, and which others are waited for: all but joiners that cannot come."""
+    record, members = turn.record, frozenset(turn.fleet.members)
+    concerned = tuple(host for host in turn.concerned if not turn.is_excused(host))
+    joiners = (*turn.joined, *(host for host in turn.missed if host.node not in members))
+    reasons = {host.node: not_staged(host, record) for host in (*concerned, *joiners)}
+    staged = tuple(sorted(node for node, reason in reasons.items() if reason is None))
+    awaited = (*concerned, *(host for host in joiners if not (_is_too_late_to_join(turn) or turn.is_excused(host))))
+    waits = tuple(
+        Wait(reason, host.node, record.deadline) for host in awaited if (reason := reasons[host.node]) is not None
+    )
+    if len(staged) < record.strategy.min_members and not waits:
         reason = f"{len(staged)} staged host(s), at least {record.strategy.min_members} wanted"
-        turn.wait(reason, until=record.deadline)
-    return tuple(sorted(staged))
+        return staged, (Wait(reason, until=record.deadline),)
+    return staged, waits
 
 
 def _is_too_late_to_join(turn: Turn) -> bool:
@@ -217,13 +234,6 @@ def _is_too_late_to_join(turn: Turn) -> bool:
     record = turn.record
     assert record.since is not None
     return turn.is_late or turn.now >= record.since + record.strategy.progress_deadline
-
-
-def _take(turn: Turn, host: Host, reason: str | None, staged: list[NodeName]) -> None:
-    if reason is None:
-        staged.append(host.node)
-    else:
-        turn.wait(reason, node=host.node, until=turn.record.deadline)
 
 
 def _without(turn: Turn) -> str:

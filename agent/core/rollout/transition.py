@@ -1,6 +1,6 @@
-"""One turn of :func:`advance` in the making: what it is about, what it waits for, and how changes are written up."""
+"""What the phases of a rollout read, what they return, and how a change is written up."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from agent.core.model.names import NodeName
 from agent.core.model.record import Phase, RecordedRelease
@@ -13,19 +13,23 @@ from agent.core.rollout.strategy import hosts_of
 NAMES_MAX = 5
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What a phase returns that changes nothing yet."""
+
+    waits: tuple[Wait, ...]
+    needs_consistent: bool = False
+    """Only a consistent reading is missing."""
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
-    """The one mutable object of an advance, never seen outside of it."""
+    """What :func:`advance` is asked about."""
 
     record: Decision
     fleet: Fleet
     now: float
-    waits: list[Wait] = field(default_factory=list)
-    needs_consistent: bool = False
-
-    def wait(self, reason: str, *, node: NodeName | None = None, until: float | None) -> None:
-        """Note what is waited for, and until when at most."""
-        self.waits.append(Wait(reason, node, until))
+    """Unix seconds of the coordinator."""
 
     @property
     def is_late(self) -> bool:

@@ -9,7 +9,7 @@ from agent.core.model.errors import PermanentError
 from agent.core.model.names import AppName
 from agent.core.model.record import Phase, read_record
 from agent.core.model.spec import Probe, RunSpec
-from agent.core.rollout.change import Indexes, audit_of, mirror_of, writes_of
+from agent.core.rollout.change import Change, Indexes, audit_of, mirror_of, writes_of
 from agent.core.rollout.decision import Decision, Request, read_decision, write_decision
 from agent.core.rollout.phases_forward import start_or_wait
 from agent.core.rollout.strategy import Strategy
@@ -56,7 +56,7 @@ def test_secrets_are_in_no_repr_dump_or_audit_entry() -> None:
     given = secretive()
     pending = given.but(phase=Phase.PENDING, target=None)
     change = start_or_wait(Turn(pending, fleet("web-1 serves", active=None), NOW))
-    assert change is not None
+    assert isinstance(change, Change)
     writes = writes_of(AppName("shop"), change, Indexes(record=1), by="web-1", now=NOW)
     shown = [repr(given), str(given), repr(change), repr(writes), repr(mirror_of(HIDDEN)), given.model_dump_json()]
     shown += [json.dumps(audit_of(change, by="web-1", now=NOW)), repr(given.model_dump())]
