@@ -1,4 +1,4 @@
-"""How a release gets a container on this host: pull its image, then run it in a free slot."""
+"""Give a release a container on this host: pull its image, then run it in a free slot."""
 
 from dataclasses import dataclass
 
@@ -129,7 +129,7 @@ def _pull(context: RuleContext, want: Want, shown: SlotName | None) -> Fragment:
 
 
 def _show(slot: SlotName | None, view: SlotView) -> Fragment:
-    """Show it on the slot that will take the release, or for the host where there is none."""
+    """Show *view* on the slot that will take the release; without one, note its reason for the host."""
     return Fragment(notes=(view.reason,)) if slot is None else Fragment(views={slot: view})
 
 

@@ -1,4 +1,4 @@
-"""Which images go: of those Tidegate pulled, all but the last ``keep_releases``, and never one that is needed."""
+"""Remove old images: of those Tidegate pulled, all but the last ``keep_releases``, and none that is needed."""
 
 from agent.core.host.actions import Prune
 from agent.core.host.memory import PulledImage
@@ -7,7 +7,7 @@ from agent.core.host.rule_context import RuleContext
 
 
 def prune(context: RuleContext) -> Fragment:
-    """Remove one image that has become too old; not while another job is under way, which may need it."""
+    """Remove one old image; none while a job is under way, as that may need it."""
     if context.at.observed.jobs or context.planned.jobs:
         return NOTHING
     refused = NOTHING

@@ -33,7 +33,7 @@ def note_ready(context: RuleContext) -> Fragment:
 
 
 def still_joins(context: RuleContext) -> str | None:
-    """Say what this host lacks before it may be ready; None when nothing."""
+    """Return what this host lacks before it may be ready; None when it lacks nothing."""
     hold = context.at.desired.hold
     if hold is None or not context.at.desired.runs_both or context.memory.ready_for == hold.generation:
         return None
@@ -71,7 +71,7 @@ def _lacks(context: RuleContext) -> str | None:
 
 
 def _lack(context: RuleContext, want: Want) -> str | None:
-    """Say why visitors of *want* would not find it here; a release that has failed is not waited for."""
+    """Return why visitors of *want* would not find it here; None also for a release that has failed."""
     if _has_failed(context.memory.failures.get(want.key)):
         return None
     tenant = next((tenant for tenant in context.tenants.values() if want.is_met_by(tenant)), None)

@@ -1,4 +1,4 @@
-"""How a tenant goes: visitors finish in drain, then maint, empty, stop. And how a dead one comes back."""
+"""Take a tenant out of service: drain until its visitors have finished, maint, empty, stop. Restart one that died."""
 
 from agent.core.host.actions import SetState, ShutdownSessions, Start, Stop
 from agent.core.host.memory import SlotChanges
@@ -17,7 +17,7 @@ EMPTYING_POLL_S = 0.02
 
 
 def retire(context: RuleContext) -> Fragment:
-    """Let go of the tenants that are out of traffic and neither served nor held."""
+    """Drain or remove each tenant that is not ``ready`` in HAProxy and is neither to serve nor to be held."""
     planned = NOTHING
     for slot, goal in context.goals.items():
         if not context.server(slot).is_ready:
@@ -122,7 +122,7 @@ def leave(context: RuleContext, slot: SlotName, reason: str, patience_s: float) 
 
 
 def revive(context: RuleContext, slot: SlotName) -> Fragment:
-    """Start a container that visitors reach or hold again, each time after a longer pause, up to a minute."""
+    """Start a container again, after a back-off of 1 s that doubles up to 60 s; the first restart is immediate."""
     known, tenant, now = context.slot(slot), context.tenants[slot], context.now
     death = _death(tenant)
     if context.job(slot) is not None:
@@ -180,7 +180,7 @@ def _stop(context: RuleContext, slot: SlotName, reason: str) -> Fragment:
 
 
 def _busy(context: RuleContext, server: Server) -> str | None:
-    """Say what is still open on a slot; None when nothing is, in this HAProxy worker and in older ones."""
+    """Return what is still open on a slot, in this HAProxy worker or an older one; None when nothing is."""
     if server.open_requests or server.queued:
         count = server.open_requests + server.queued
         return f"{count} open request{'s' if count > 1 else ''}"

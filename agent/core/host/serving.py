@@ -1,4 +1,4 @@
-"""Which release gets the new visitors, and which stands by to get them: the switch, and the slots in traffic."""
+"""Serve one release and hold another beside it: stage, switch, and restart what serves."""
 
 from agent.core.host.actions import SetState, Switch
 from agent.core.host.placing import place

@@ -1,14 +1,14 @@
 """
-What each tenant is there for: its goal, from what is desired and what is remembered.
+Assign a goal to each tenant, from the desired state and the memory.
 
 First match wins:
 
 ====================================================  =========
 tenant                                                goal
 ====================================================  =========
-the other slot has its release, too, and is worth     LEAVE
-more: it serves, or ran first
-its attempt failed, or it began to leave unseen       LEAVE
+both slots have its release, and the other one is     LEAVE
+kept: it serves, or ran first
+its attempt failed, or it began to leave unvisited    LEAVE
 is the release to serve                               SERVE
 is the release to hold beside it                      HOLD
 nothing is to be changed (``AsItIs``), or it serves
@@ -40,7 +40,7 @@ _ONLY_ONE = (Goal.SERVE, Goal.HOLD)
 
 
 def _spare(context: RuleContext) -> SlotName:
-    """Of two containers of one release, return the slot of the one that is less worth keeping."""
+    """Return the slot to give up where both hold the same release: the one that does less, else the newer one."""
     return min(
         SlotName,
         key=lambda slot: (
@@ -72,7 +72,7 @@ def _goal(context: RuleContext, slot: SlotName, tenant: Container, serve: Want |
 
 
 def _must_make_room(context: RuleContext, serve: Want | None) -> bool:
-    """Whether a held release gives its slot, once its visitors are done, to the one that is to serve."""
+    """Whether the release to serve needs the slot of a held one, once its visitors have finished."""
     if serve is None or len(context.tenants) < len(SlotName):
         return False
     return not any(serve.is_met_by(tenant) for tenant in context.tenants.values())

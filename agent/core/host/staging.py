@@ -1,5 +1,5 @@
 """
-How a tenant is checked, unseen by new visitors.
+Check a tenant while no new visitor reaches it.
 
 Staged means all of: healthy in our own probe for ``min_healthy_time`` without a break, its pin in the map file
 and the runtime map, in HAProxy's ``drain``, and known good there (``DRAIN`` and ``L7OK``).

@@ -1,5 +1,5 @@
 """
-What a rollout does next: one pure function of record, fleet and time (design.md, section 5).
+Decide what a rollout does next: one pure function of record, fleet and time (design.md, section 5).
 
 ====================  ===========================================  ==========================================
 phase                 goes on when                                 ends otherwise
@@ -61,7 +61,7 @@ class Next:
 
 
 def advance(record: Decision, fleet: Fleet, now: float) -> Next:
-    """Say what *record* comes to at *now* (Unix seconds of the coordinator); see the table above."""
+    """Return the next change of *record*, or what it waits for, by the table above; *now* in Unix seconds."""
     if record.phase.is_terminal:
         return Next()
     turn = Turn(record, fleet, now)
@@ -110,7 +110,7 @@ def _is_held(record: Decision) -> bool:
 
 
 def _enter(turn: Turn) -> Change | None:
-    """Stamp a record that a command wrote, or a coordinator whose clock was ahead: its deadlines would never come."""
+    """Set the deadlines of a record that a command wrote, or a coordinator whose clock was ahead."""
     record, now = turn.record, turn.now
     if record.since is None:
         return turn.stays("taken up", record.why, since=now, deadline=now + record.strategy.free_slot_wait_s)
@@ -122,7 +122,7 @@ def _enter(turn: Turn) -> Change | None:
 
 
 def _pause(turn: Turn) -> Change | Waiting | None:
-    """Hold a paused rollout, and give it the time back afterwards."""
+    """Hold a paused rollout; when it goes on, move its deadlines by the length of the pause."""
     record = turn.record
     if _is_held(record) and record.paused_at is None:
         return turn.stays("pause noticed", record.flags.note, paused_at=turn.now)

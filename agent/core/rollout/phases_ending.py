@@ -1,4 +1,4 @@
-"""The end of a rollout: baking and retiring after success, and the two ways back."""
+"""The phases that end a rollout: baking and retiring after success, abort and rollback."""
 
 from dataclasses import replace
 
@@ -94,7 +94,7 @@ def go_back_or_wait(turn: Turn) -> Change | Waiting:
 
 
 def _going_back(turn: Turn, hosts: tuple[Host, ...]) -> tuple[Wait, ...]:
-    """Return which of *hosts* still come back; those that cannot are not waited for."""
+    """Return which of *hosts* do not serve the source yet, without those that cannot."""
     record, lost = turn.record, turn.lost
     if not hosts and lost:
         names = in_words(tuple(host.node for host in lost))
@@ -106,7 +106,7 @@ def _going_back(turn: Turn, hosts: tuple[Host, ...]) -> tuple[Wait, ...]:
 
 
 def _holding(turn: Turn, release: RecordedRelease | None) -> tuple[Wait, ...]:
-    """Return which hosts still have *release*."""
+    """Return the hosts that still have *release*, as waits."""
     record = turn.record
     return tuple(
         Wait(reason, host.node, record.deadline)

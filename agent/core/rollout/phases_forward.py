@@ -1,4 +1,4 @@
-"""The way there: from a request to the last host that has switched."""
+"""The phases from a request to the last host that has switched."""
 
 from dataclasses import dataclass, replace
 
@@ -213,7 +213,7 @@ def _goes_back(turn: Turn) -> Change | None:
 
 
 def _staged(turn: Turn) -> tuple[tuple[NodeName, ...], tuple[Wait, ...]]:
-    """Return the staged hosts by name, and which others are waited for: all but joiners that cannot come."""
+    """Return the names of the staged hosts, and what is waited for: all others but joiners that failed or are late."""
     record, members = turn.record, frozenset(turn.fleet.members)
     concerned = tuple(host for host in turn.concerned if not turn.is_excused(host))
     joiners = (*turn.joined, *(host for host in turn.missed if host.node not in members))
@@ -237,5 +237,5 @@ def _is_too_late_to_join(turn: Turn) -> bool:
 
 
 def _without(turn: Turn) -> str:
-    """Name the hosts it went on without."""
+    """Name the lost hosts, as the end of a reason; empty when there are none."""
     return f", without {in_words(tuple(host.node for host in turn.lost))}" if turn.lost else ""

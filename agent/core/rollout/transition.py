@@ -1,4 +1,4 @@
-"""What the phases of a rollout read, what they return, and how a change is written up."""
+"""What each phase of a rollout reads and returns, and how it makes a change of the record."""
 
 from dataclasses import dataclass, replace
 
@@ -15,7 +15,7 @@ NAMES_MAX = 5
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """What a phase returns that changes nothing yet."""
+    """What a phase returns where nothing is to be changed yet."""
 
     waits: tuple[Wait, ...]
     needs_consistent: bool = False
@@ -24,7 +24,7 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What :func:`advance` is asked about."""
+    """What a phase reads: the record, the fleet and the time."""
 
     record: Decision
     fleet: Fleet
@@ -79,13 +79,13 @@ class Turn:
         return tuple(host for host in seen if host.gone_s is None or not (self.is_lost(host) or host.is_leaving))
 
     def failures(self, hosts: tuple[Host, ...]) -> tuple[NodeFailure, ...]:
-        """Return the failures among *hosts*, where they are more than ``max_failed``, or nothing is left but they."""
+        """Return the failures among *hosts* where they exceed ``max_failed`` or all of *hosts* failed; else none."""
         found = tuple(failure for host in hosts if (failure := failed(host, self.record)) is not None)
         allowed = hosts_of(self.record.strategy.max_failed, len(self.fleet.members))
         return found if len(found) > allowed or len(found) == len(hosts) else ()
 
     def times_of(self, hosts: tuple[Host, ...]) -> dict[NodeName, float]:
-        """Return since when each of *hosts* has the target as it has it now, by the host's own clock."""
+        """Return when the target's slot last changed on each of *hosts*: Unix seconds of the host's own clock."""
         held = {host.node: slot[1] for host in hosts if (slot := host.slot_of(self.record.target)) is not None}
         return {node: slot.since for node, slot in held.items() if slot.since is not None}
 
