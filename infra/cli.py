@@ -1,4 +1,4 @@
-"""``tidegate-infra`` (``python -m infra``): render, plan, deploy, outputs, dns sync, cost, destroy."""
+"""``tidegate-infra`` (``python -m infra``): render, plan, deploy, outputs, dns sync, destroy."""
 
 import json
 import sys
@@ -97,14 +97,6 @@ def outputs(
         return
     for key, value in sorted(found.items()):
         typer.echo(f"{key}: {value}")
-
-
-@cli.command()
-def cost(env: Env = "dev") -> None:
-    """Print what the stack costs a month."""
-    from infra.cost import table  # noqa: PLC0415
-
-    typer.echo(table(load(env)))
 
 
 @dns.command("sync")

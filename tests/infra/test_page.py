@@ -2,12 +2,11 @@
 
 import json
 import re
+from typing import Any
 
 import pytest
 
-from infra import cost
-from infra.config import StackConfig, Web, environments, load
-from infra.errors import ConfigError
+from infra.config import environments, load
 from infra.template.stack import render
 from tests.infra.cases import ROOT
 
@@ -25,17 +24,47 @@ def test_the_figures_are_those_of_the_templates() -> None:
     assert figures("size of the template") == [len(text) for text in made]
 
 
-@pytest.mark.parametrize("env", environments())
-def test_the_cost_table_is_that_of_the_command(env: str) -> None:
-    assert cost.table(load(env)) in PAGE
+@pytest.mark.parametrize(("env", "column"), [("dev", 0), ("prod", 1)])
+def test_the_billed_parts_are_those_of_the_template(env: str, column: int) -> None:
+    template = json.loads(render(load(env)))["Resources"]
+    section = PAGE.partition("## Cost")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", section, re.MULTILINE)
+    shown = {re.split("[,:]", name)[0]: values[column] for name, *values in rows[1:]}
+    assert shown == billed(template)
 
 
-def test_a_price_that_is_not_known_is_refused_by_name() -> None:
-    with pytest.raises(ConfigError, match=r"web\.instance_type: no price of m7g\.large"):
-        cost.estimate(StackConfig(stack="x", web=Web(instance_type="m7g.large")))
+def billed(template: dict[str, Any]) -> dict[str, str]:
+    """Return what AWS bills in *template*, apart from traffic, as the page writes it."""
+
+    def of_type(kind: str) -> list[dict[str, Any]]:
+        return [each["Properties"] for each in template.values() if each["Type"] == kind]
+
+    (balancer,) = of_type("AWS::ElasticLoadBalancingV2::LoadBalancer")
+    consul, web = template["ConsulServers"]["Properties"], template["WebHosts"]["Properties"]
+    consul_type, consul_gb = launched(template["ConsulTemplate"])
+    web_type, web_gb = launched(template["WebTemplate"])
+    count, web_count = int(consul["DesiredCapacity"]), int(web["DesiredCapacity"])
+    in_public = sum(
+        int(group["DesiredCapacity"])
+        for group in (consul, web)
+        if group["VPCZoneIdentifier"][0]["Ref"].startswith("Public")
+    )
+    return {
+        "instances of the Consul servers": f"{count} {consul_type}",
+        "instances of the web hosts": f"{web_count} {web_type}, up to {web['MaxSize']}",
+        "gp3 disks": str(count * consul_gb + web_count * web_gb),
+        "application load balancers": "1",
+        "public IPv4 addresses": str(len(balancer["Subnets"]) + len(of_type("AWS::EC2::EIP")) + in_public),
+        "NAT gateways": str(len(of_type("AWS::EC2::NatGateway"))),
+        "private DNS zones": str(len(of_type("AWS::Route53::HostedZone"))),
+    }
 
 
-def test_the_sum_is_that_of_its_lines() -> None:
-    config = load("dev")
-    total = sum(line.usd for line in cost.estimate(config))
-    assert f"{total:.2f}" in cost.table(config).splitlines()[-2]
+def launched(template: dict[str, Any]) -> tuple[str, int]:
+    """Return the instance type and the gigabytes of disk of a launch template."""
+    data = template["Properties"]["LaunchTemplateData"]
+    return data["InstanceType"], sum(disk["Ebs"]["VolumeSize"] for disk in data["BlockDeviceMappings"])
+
+
+def test_every_environment_has_a_column_of_its_own() -> None:
+    assert environments() == ("dev", "prod")
