@@ -1,19 +1,15 @@
-"""How AWS is called: clients, one clear line for each way a call can fail, and patience where it is throttled."""
+"""How AWS is called: clients that retry as botocore does, and one clear line for each way a call can fail."""
 
 import os
-import random
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
-from infra.errors import AwsBusyError, AwsError, AwsMissingError, AwsTakenError
-
-_Answer = TypeVar("_Answer")
+from infra.errors import AwsError, AwsMissingError, AwsTakenError
 
 ATTEMPTS = 6
-FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 20.0
+"""Of each call that is throttled, fails on AWS's side or is not answered; botocore waits longer each time."""
 _BUSY = frozenset(
     {
         "InternalFailure",
@@ -52,7 +48,9 @@ class Aws:
             import boto3  # noqa: PLC0415
             from botocore.config import Config  # noqa: PLC0415
 
-            options = Config(retries={"mode": "standard", "max_attempts": 3}, connect_timeout=5, read_timeout=30)
+            options = Config(
+                retries={"mode": "standard", "total_max_attempts": ATTEMPTS}, connect_timeout=5, read_timeout=30
+            )
             with calling(f"use {service}"):
                 # boto3 itself reads AWS_DEFAULT_REGION only; every other tool reads AWS_REGION first.
                 region = self.region or os.environ.get("AWS_REGION")
@@ -71,7 +69,6 @@ def calling(what: str) -> Iterator[None]:
     Turn what botocore raises into one line that begins with "cannot *what*".
 
     Raises:
-        AwsBusyError: throttled, or AWS stumbled.
         AwsMissingError: it does not exist.
         AwsError: anything else.
     """
@@ -84,7 +81,7 @@ def calling(what: str) -> Iterator[None]:
         raise _of_code(what, exc.response.get("Error", {}), exc.operation_name) from exc
     except ResponseParserError as exc:
         # A page of some proxy, or of a server that is breaking down.
-        raise AwsBusyError(f"cannot {what}: the answer is none of AWS's; is there a proxy in between?") from exc
+        raise AwsError(f"cannot {what}: the answer is none of AWS's; is there a proxy in between?") from exc
     except BotoCoreError as exc:
         raise AwsError(f"cannot {what}: {_of_library(exc)}") from exc
 
@@ -92,7 +89,7 @@ def calling(what: str) -> Iterator[None]:
 def _of_code(what: str, error: dict[str, Any], operation: str) -> AwsError:
     code, message = str(error.get("Code", "?")), " ".join(str(error.get("Message", "")).split())
     if code in _BUSY or code.startswith("5"):
-        return AwsBusyError(f"cannot {what}: AWS throttles or stumbles ({code}); try again in a minute")
+        return AwsError(f"cannot {what}: AWS throttles or stumbles ({code}); try again in a minute")
     if code in _DENIED:
         return AwsError(f"cannot {what}: these credentials are not allowed {operation}: {message}")
     if code in _STALE:
@@ -120,22 +117,3 @@ def _of_library(exc: Exception) -> str:
             return f"AWS does not answer; is the region right, and the network there? ({exc})"
         case _:
             return " ".join(str(exc).split())
-
-
-def patiently(call: Callable[[], _Answer], *, sleep: Callable[[float], None] = time.sleep) -> _Answer:
-    """
-    Call again while AWS is busy: six attempts, delays doubling from half a second, each shortened at random.
-
-    Raises:
-        AwsBusyError: it still is.
-        AwsError: as *call* raises it.
-    """
-    for attempt in range(ATTEMPTS):
-        try:
-            return call()
-        except AwsBusyError:
-            if attempt == ATTEMPTS - 1:
-                raise
-        longest = min(FIRST_DELAY_S * 2**attempt, LONGEST_DELAY_S)
-        sleep(longest * random.uniform(0.5, 1))  # noqa: S311 - not a secret
-    raise AssertionError("unreachable")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from infra.aws import Aws, calling, patiently
+from infra.aws import Aws, calling
 from infra.errors import AwsError, AwsMissingError
 
 POLL_S = 2.0
@@ -72,14 +72,10 @@ class Stack:
             AwsMissingError: there is none of this name in the region.
             AwsError: CloudFormation refuses or does not answer.
         """
-
-        def ask() -> dict[str, Any]:
+        try:
             with calling(f"look at stack {self.name}"):
                 found: dict[str, Any] = self._api.describe_stacks(StackName=self.arn or self.name)["Stacks"][0]
                 return found
-
-        try:
-            return patiently(ask)
         except AwsMissingError as exc:
             where = self.aws.place
             raise AwsMissingError(f"there is no stack {self.name} in {where}: is the region right?") from exc
@@ -113,8 +109,7 @@ class Stack:
         is_new = not self.exists()
         values = dict(parameters) if is_new else {**self.parameters(), **parameters}
         label = f"tidegate-{int(time.time())}"
-
-        def ask() -> str:
+        try:
             with calling(f"propose changes to stack {self.name}"):
                 made = self._api.create_change_set(
                     StackName=self.name,
@@ -126,24 +121,17 @@ class Stack:
                     Tags=[{"Key": key, "Value": value} for key, value in tags.items()],
                     Capabilities=["CAPABILITY_IAM"],
                 )
-            return str(made["Id"])
-
-        try:
-            return Proposal(self, patiently(ask), is_new)
         except AwsError as exc:
             if any(words in str(exc) for words in _NO_CHANGES):
                 return None
             raise
+        return Proposal(self, str(made["Id"]), is_new)
 
     def events(self) -> list[Event]:
         """Return its history, oldest first."""
-
-        def ask() -> list[dict[str, Any]]:
-            with calling(f"read the events of stack {self.name}"):
-                pages = self._api.get_paginator("describe_stack_events").paginate(StackName=self.arn or self.name)
-                return [each for page in pages for each in page["StackEvents"]]
-
-        return [_event(each) for each in reversed(patiently(ask))]
+        with calling(f"read the events of stack {self.name}"):
+            pages = list(self._api.get_paginator("describe_stack_events").paginate(StackName=self.arn or self.name))
+        return [_event(each) for each in reversed([each for page in pages for each in page["StackEvents"]])]
 
     def follow(self, seen: int) -> Iterator[Event]:
         """

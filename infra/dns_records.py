@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from infra.aws import calling, patiently
+from infra.aws import calling
 from infra.errors import AwsError
 
 TTL_S = 30
@@ -110,14 +110,10 @@ def servers(ec2: Any, stack: str) -> tuple[Server, ...]:
         {"Name": "tag:Name", "Values": ["consul-server"]},
         {"Name": "instance-state-name", "Values": ["running"]},
     ]
-
-    def ask() -> tuple[Server, ...]:
-        with calling("list the Consul servers"):
-            pages = list(ec2.get_paginator("describe_instances").paginate(Filters=filters))
-        found = (each for page in pages for group in page["Reservations"] for each in group["Instances"])
-        return tuple(sorted(_server(each) for each in found))
-
-    return patiently(ask)
+    with calling("list the Consul servers"):
+        pages = list(ec2.get_paginator("describe_instances").paginate(Filters=filters))
+    found = (each for page in pages for group in page["Reservations"] for each in group["Instances"])
+    return tuple(sorted(_server(each) for each in found))
 
 
 def _server(found: Mapping[str, Any]) -> Server:
@@ -138,18 +134,14 @@ def actual(route53: Any, zone_id: str, domain: str) -> dict[str, Record]:
         AwsError: Route53 refuses or does not answer.
     """
     ours = re.compile(rf"consul\.[a-z0-9-]+\.{re.escape(domain)}")
-
-    def ask() -> dict[str, Record]:
-        with calling("list the DNS records"):
-            pages = list(route53.get_paginator("list_resource_record_sets").paginate(HostedZoneId=zone_id))
-        found = {}
-        for each in (each for page in pages for each in page["ResourceRecordSets"]):
-            name = each["Name"].rstrip(".")
-            if each["Type"] == "CNAME" and ours.fullmatch(name) and "SetIdentifier" not in each:
-                found[name] = Record(name, each["ResourceRecords"][0]["Value"].rstrip("."), each["TTL"])
-        return found
-
-    return patiently(ask)
+    with calling("list the DNS records"):
+        pages = list(route53.get_paginator("list_resource_record_sets").paginate(HostedZoneId=zone_id))
+    found = {}
+    for each in (each for page in pages for each in page["ResourceRecordSets"]):
+        name = each["Name"].rstrip(".")
+        if each["Type"] == "CNAME" and ours.fullmatch(name) and "SetIdentifier" not in each:
+            found[name] = Record(name, each["ResourceRecords"][0]["Value"].rstrip("."), each["TTL"])
+    return found
 
 
 def apply(route53: Any, zone_id: str, made: Iterable[Change]) -> None:
@@ -163,19 +155,15 @@ def apply(route53: Any, zone_id: str, made: Iterable[Change]) -> None:
     batch = [{"Action": change.action, "ResourceRecordSet": _document(change.record)} for change in made]
     if not batch:
         return
+    from botocore.exceptions import ClientError  # noqa: PLC0415 - heavy
 
-    def write() -> None:
-        from botocore.exceptions import ClientError  # noqa: PLC0415 - heavy
-
-        with calling("write the DNS records"):
-            try:
-                route53.change_resource_record_sets(HostedZoneId=zone_id, ChangeBatch={"Changes": batch})
-            except ClientError as exc:
-                if exc.response["Error"]["Code"] in {"InvalidChangeBatch", "InvalidInput"}:
-                    raise StaleError(f"cannot write the DNS records: {exc.response['Error']['Message']}") from exc
-                raise
-
-    patiently(write)
+    with calling("write the DNS records"):
+        try:
+            route53.change_resource_record_sets(HostedZoneId=zone_id, ChangeBatch={"Changes": batch})
+        except ClientError as exc:
+            if exc.response["Error"]["Code"] in {"InvalidChangeBatch", "InvalidInput"}:
+                raise StaleError(f"cannot write the DNS records: {exc.response['Error']['Message']}") from exc
+            raise
 
 
 class StaleError(AwsError):

@@ -19,7 +19,3 @@ class AwsMissingError(AwsError):
 
 class AwsTakenError(AwsError):
     """What was to be made is there already."""
-
-
-class AwsBusyError(AwsError):
-    """AWS throttles or stumbles: the same call may succeed later."""

@@ -15,7 +15,7 @@ from botocore.parsers import ResponseParserError
 
 from infra.aws import calling
 from infra.cli import main
-from infra.errors import AwsBusyError, AwsError, AwsMissingError
+from infra.errors import AwsError, AwsMissingError
 
 LIBRARY: list[tuple[BotoCoreError, str]] = [
     (NoCredentialsError(), "no AWS credentials"),
@@ -24,8 +24,8 @@ LIBRARY: list[tuple[BotoCoreError, str]] = [
     (EndpointConnectionError(endpoint_url="https://x.eu-north-9.amazonaws.com/"), "is the region right"),
 ]
 CODES: list[tuple[str, str, type[AwsError], str]] = [
-    ("Throttling", "Rate exceeded", AwsBusyError, "throttles or stumbles"),
-    ("RequestLimitExceeded", "", AwsBusyError, "throttles or stumbles"),
+    ("Throttling", "Rate exceeded", AwsError, "throttles or stumbles"),
+    ("RequestLimitExceeded", "", AwsError, "throttles or stumbles"),
     ("AccessDenied", "User x is not authorized", AwsError, "not allowed DescribeStacks: User x is not"),
     ("UnauthorizedOperation", "no", AwsError, "not allowed"),
     ("ExpiredToken", "", AwsError, "have expired"),
@@ -44,7 +44,7 @@ def test_what_the_library_raises_is_one_line(raised: BotoCoreError, words: str) 
 
 
 def test_an_answer_that_is_not_awss_is_one_line() -> None:
-    with pytest.raises(AwsBusyError, match="is there a proxy in between") as caught, calling("look at stack prod"):
+    with pytest.raises(AwsError, match="is there a proxy in between") as caught, calling("look at stack prod"):
         raise ResponseParserError("<!doctype html>\n<title>502</title>")
     assert "\n" not in str(caught.value)
 

@@ -7,9 +7,7 @@ import boto3
 import pytest
 from botocore.stub import Stubber
 
-from infra.aws import patiently
 from infra.dns_records import Change, Record, Server, StaleError, Zone, apply
-from infra.errors import AwsBusyError
 from tests.infra.account import IMAGE, REGION
 
 pytestmark = [pytest.mark.infra, pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("aws")]
@@ -161,35 +159,3 @@ def test_others_who_keep_writing_end_in_one_clear_error(cloud: Cloud) -> None:
             stub.add_client_error("change_resource_record_sets", "InvalidInput", "values do not match")
         with pytest.raises(StaleError, match="values do not match"):
             cloud.zone.sync(leaving=me.instance, only=me.zone)
-
-
-def test_throttling_is_waited_for_with_growing_delays() -> None:
-    left, delays = [1, 2, 3], list[float]()
-
-    def call() -> str:
-        if left:
-            left.pop()
-            raise AwsBusyError("cannot write the DNS records: throttled")
-        return "written"
-
-    assert patiently(call, sleep=delays.append) == "written"
-    assert [0.25 <= delays[0] <= 0.5, 0.5 <= delays[1] <= 1, 1 <= delays[2] <= 2] == [True] * 3
-
-
-def test_throttling_without_end_is_given_up() -> None:
-    delays: list[float] = []
-
-    def call() -> None:
-        raise AwsBusyError("cannot write the DNS records: throttled")
-
-    with pytest.raises(AwsBusyError):
-        patiently(call, sleep=delays.append)
-    assert len(delays) == 5
-
-
-def test_a_batch_that_aws_throttles_is_written_in_the_end(cloud: Cloud) -> None:
-    with Stubber(cloud.route53) as stub:
-        stub.add_client_error("change_resource_record_sets", "PriorRequestNotComplete", "wait")
-        stub.add_response("change_resource_record_sets", DONE)
-        apply(cloud.route53, cloud.zone.zone_id, [Change("UPSERT", Record("consul.us-east-1a.cs90", "x"))])
-        stub.assert_no_pending_responses()

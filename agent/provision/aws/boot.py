@@ -18,7 +18,7 @@ from agent.provision.aws import certificates, parameter_store
 from agent.provision.aws.consul_server import NOT_KNOWN, ConsulError, ConsulServer
 from agent.provision.aws.files import File, Machine, ServerSecrets, WebSecrets, server_files, web_files
 from agent.provision.aws.parameter_store import Vault
-from infra.aws import Aws, calling, patiently
+from infra.aws import Aws, calling
 from infra.dns_records import Server, Zone
 from infra.errors import AwsError, InfraError
 
@@ -187,8 +187,7 @@ class Boot:
 
     def _signal(self) -> None:
         api, machine = self.aws.client("cloudformation"), self.machine
-
-        def send() -> None:
+        try:
             with calling("signal the stack"):
                 api.signal_resource(
                     StackName=machine.stack,
@@ -196,9 +195,6 @@ class Boot:
                     UniqueId=machine.instance,
                     Status="SUCCESS",
                 )
-
-        try:
-            patiently(send)
         except AwsError as exc:
             # Outside an update the stack waits for nobody, and says so.
             self.say(str(exc))

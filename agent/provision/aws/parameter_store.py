@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from infra.aws import calling, patiently
+from infra.aws import calling
 from infra.errors import AwsError, AwsMissingError, AwsTakenError
 
 SETTINGS = "shared/settings"
@@ -66,16 +66,12 @@ class Vault:
         Raises:
             AwsError: SSM refuses or does not answer.
         """
-
-        def ask() -> str:
+        try:
             with calling(f"read the parameter {name}"):
                 found = self.ssm.get_parameter(Name=self.path(name), WithDecryption=True)
-            return str(found["Parameter"]["Value"])
-
-        try:
-            return patiently(ask)
         except AwsMissingError:
             return None
+        return str(found["Parameter"]["Value"])
 
     def wait(self, name: str, *, deadline_s: float) -> str:
         """
@@ -132,12 +128,8 @@ class Vault:
     def _put(self, name: str, value: str, *, overwrite: bool) -> None:
         if len(value.encode()) > LIMIT_BYTES:
             raise AwsError(f"parameter {self.path(name)} would be longer than {LIMIT_BYTES} bytes")
-
-        def write() -> None:
-            with calling(f"write the parameter {name}"):
-                self.ssm.put_parameter(Name=self.path(name), Value=value, Type="SecureString", Overwrite=overwrite)
-
-        patiently(write)
+        with calling(f"write the parameter {name}"):
+            self.ssm.put_parameter(Name=self.path(name), Value=value, Type="SecureString", Overwrite=overwrite)
 
     def path(self, name: str) -> str:
         """Return the whole name of a parameter."""
