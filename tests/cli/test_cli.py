@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -199,6 +200,24 @@ def test_something_else_on_the_port_is_told_from_an_agent(api: FakeApi, body: by
     api.body = body
     message = plain("status", "--api-port", str(api.port))
     assert "is no Tidegate agent" in message or "of another version" in message
+
+
+@pytest.mark.parametrize("answer", [b"", b"SSH-2.0-OpenSSH_9.2\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"])
+def test_a_port_without_whole_http_is_told_from_an_agent(answer: bytes) -> None:
+    """Closed without a word, another protocol, or cut off."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        message = plain("leave", "--api-port", str(listening.getsockname()[1]))
+        thread.join()
+    assert "is no Tidegate agent" in message
 
 
 def test_an_agent_that_refuses_is_quoted(api: FakeApi) -> None:
