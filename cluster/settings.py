@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import tomli_w
+
 from cluster.secrets import DOMAIN, REGISTRY, SERVERS, ZONES, Secrets
-from cluster.servers.host import TEST_KNOBS, write_toml
+from cluster.servers.host import TEST_KNOBS
 
 APP = "cs90"
 ETC = "/etc/tidegate"
@@ -58,7 +60,7 @@ def web_files(node: str, secrets: Secrets, app: AppPlan) -> list[File]:
     consul = {"mode": "client", "node": node, "tls": {"ca_file": f"{ETC}/ca.pem"}}
     return [
         *_common(node, secrets, consul),
-        File(f"{ETC}/tidegate.toml", write_toml(settings), mode=0o644),
+        File(f"{ETC}/tidegate.toml", tomli_w.dumps(settings), mode=0o644),
         File(f"{ETC}/consul.token", secrets.token(f"node/{node}"), "tidegate"),
     ]
 
@@ -76,7 +78,7 @@ def server_files(node: str, secrets: Secrets) -> list[File]:
     consul = {"mode": "server", "node": node, "https_address": "0.0.0.0", "tls": tls, "ports": {"https": 8501}}
     return [
         *_common(node, secrets, consul),
-        File(f"{ETC}/tidegate.toml", write_toml(settings), mode=0o644),
+        File(f"{ETC}/tidegate.toml", tomli_w.dumps(settings), mode=0o644),
         File(f"{ETC}/consul.token", secrets.token(f"coordinator/{node}"), "tidegate"),
         File(f"{ETC}/consul.pem", secrets.certificate.read_text(), mode=0o644),
         File(f"{ETC}/consul-key.pem", secrets.key.read_text(), "consul"),
@@ -93,7 +95,7 @@ def _common(node: str, secrets: Secrets, consul: Mapping[str, Any]) -> list[File
     }
     authority = secrets.ca.read_text()
     return [
-        File(f"{ETC}/consul.toml", write_toml({**consul, **found}), mode=0o644),
+        File(f"{ETC}/consul.toml", tomli_w.dumps({**consul, **found}), mode=0o644),
         File(f"{ETC}/gossip.key", secrets.gossip_key),
         File(f"{ETC}/consul-agent.token", secrets.token(f"agent/{node}")),
         File(f"{ETC}/ca.pem", authority, mode=0o644),

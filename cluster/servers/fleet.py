@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import tomli_w
+
 from agent.adapters.consul.kv import ConsulClient
 from agent.adapters.consul.policies import Role, policy
 from agent.adapters.consul.transport import TokenSource
@@ -25,7 +27,7 @@ from agent.core.model.report import NodeReport
 from cluster.servers.balancer import Balancer, balancer
 from cluster.servers.consul import ConsulServer, consul_client, consul_cluster
 from cluster.servers.dockerd import DockerDaemon
-from cluster.servers.host import TEST_KNOBS, Host, Plan, host, write_toml
+from cluster.servers.host import TEST_KNOBS, Host, Plan, host
 from cluster.servers.ports import free_port
 from cluster.servers.process import ServerProcess, answers, eventually
 from cluster.servers.tools import LabError
@@ -62,7 +64,7 @@ class Coordinator:
             "docker": {"config_file": str(home / "docker.json")},
             "api": {"port": self.port},
         }
-        self.config.write_text(write_toml(table))
+        self.config.write_text(tomli_w.dumps(table), "utf-8")
         self.agent = ServerProcess([TIDEGATE, "agent", "--config", str(self.config)], log=home / f"{node}.log")
 
     async def start(self) -> None:

@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import tomli_w
+
 from agent.adapters.docker.container_config import labels_filter
 from agent.config import Settings, load
 from agent.core.model.report import NodeReport
@@ -176,7 +178,7 @@ async def host(plan: Plan, docker: DockerDaemon, consul: ConsulServer) -> AsyncI
     made: Host | None = None
     try:
         subnet = await docker.free_subnet()
-        (home / "tidegate.toml").write_text(write_toml(_settings(plan, home, docker, consul, str(subnet))))
+        (home / "tidegate.toml").write_text(tomli_w.dumps(_settings(plan, home, docker, consul, str(subnet))), "utf-8")
         made = Host(home, load(home / "tidegate.toml"), plan, docker)
         await made.start_haproxy()
         yield made
@@ -229,27 +231,3 @@ def _settings(plan: Plan, home: Path, docker: DockerDaemon, consul: ConsulServer
     for key, value in plan.settings.items():
         table[key] = table.get(key, {}) | dict(value) if isinstance(value, Mapping) else value
     return table
-
-
-def write_toml(table: Mapping[str, Any]) -> str:
-    """Write settings as TOML; JSON's scalars and arrays of scalars are TOML's, too."""
-    lines = [f"{key} = {json.dumps(value)}" for key, value in table.items() if not _is_table(value)]
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            lines += _section(f"[{key}]", key, value)
-        elif _is_table(value):
-            for entry in value:
-                lines += _section(f"[[{key}]]", key, entry)
-    return "\n".join(lines) + "\n"
-
-
-def _section(head: str, path: str, table: Mapping[str, Any]) -> list[str]:
-    lines = ["", head, *(f"{key} = {json.dumps(value)}" for key, value in table.items() if not _is_table(value))]
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            lines += _section(f"[{path}.{key}]", f"{path}.{key}", value)
-    return lines
-
-
-def _is_table(value: object) -> bool:
-    return isinstance(value, Mapping) or (isinstance(value, list) and any(isinstance(each, Mapping) for each in value))

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+import tomli_w
+
 from agent.provision.aws.certificates import Bundle
 
 ETC = PurePosixPath("/etc/tidegate")
@@ -65,8 +67,6 @@ class ServerSecrets:
 
 def web_files(machine: Machine, settings: Mapping[str, Any], secrets: WebSecrets) -> tuple[File, ...]:
     """Return the files of a web host."""
-    app = dict(settings["app"])
-    knobs = app.pop("knobs", {})
     mine: dict[str, Any] = {
         "node": machine.node,
         "consul": {"token_file": str(ETC / "consul.token")},
@@ -85,13 +85,13 @@ def web_files(machine: Machine, settings: Mapping[str, Any], secrets: WebSecrets
             "stack": machine.stack,
             "resource": machine.group,
         },
+        "apps": [settings["app"]],
     }
-    text = toml(mine) + "\n[[apps]]\n" + toml(app) + (f"\n[apps.knobs]\n{toml(knobs)}" if knobs else "")
     consul = {"mode": "client", "node": machine.node, "tls": {"ca_file": str(ETC / "ca.pem")}}
     return (
         *_common(machine, settings, consul, secrets.gossip_key, secrets.agent_token),
         File(ETC / "ca.pem", secrets.authority, mode=0o644),
-        File(ETC / "tidegate.toml", text, mode=0o644),
+        File(ETC / "tidegate.toml", tomli_w.dumps(mine), mode=0o644),
         File(ETC / "consul.token", secrets.node_token, "tidegate"),
         File(ETC / "docker" / "config.json", docker_config(machine), "tidegate"),
     )
@@ -114,7 +114,7 @@ def server_files(machine: Machine, settings: Mapping[str, Any], secrets: ServerS
         File(ETC / "ca.pem", secrets.bundle.authority, mode=0o644),
         File(ETC / "consul.pem", secrets.bundle.certificate, mode=0o644),
         File(ETC / "consul-key.pem", secrets.bundle.key, "consul"),
-        File(ETC / "tidegate.toml", toml(mine), mode=0o644),
+        File(ETC / "tidegate.toml", tomli_w.dumps(mine), mode=0o644),
         File(ETC / "consul.token", secrets.coordinator_token, "tidegate"),
         File(ETC / "docker" / "config.json", docker_config(machine), "tidegate"),
     )
@@ -142,18 +142,7 @@ def _common(
         "agent_token_file": str(ETC / "consul-agent.token"),
     }
     return (
-        File(ETC / "consul.toml", toml({**found, **consul}), mode=0o644),
+        File(ETC / "consul.toml", tomli_w.dumps({**found, **consul}), mode=0o644),
         File(ETC / "gossip.key", gossip_key),
         File(ETC / "consul-agent.token", agent_token),
     )
-
-
-def toml(table: Mapping[str, Any], within: str = "") -> str:
-    """Return a table of plain values and tables of them; a JSON string, number or list of them is TOML, too."""
-    plain = [f"{key} = {json.dumps(value)}" for key, value in table.items() if not isinstance(value, Mapping)]
-    nested = [
-        f"\n[{within}{key}]\n{toml(value, f'{within}{key}.')}"
-        for key, value in table.items()
-        if isinstance(value, Mapping)
-    ]
-    return "\n".join(plain) + ("\n" if plain else "") + "".join(nested)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent.config import Ec2Settings, Settings, load
-from agent.provision.aws.files import ETC, File, ServerSecrets, WebSecrets, docker_config, server_files, toml, web_files
+from agent.provision.aws.files import ETC, File, ServerSecrets, WebSecrets, docker_config, server_files, web_files
 from agent.provision.consul_config import ConsulPlan, Mode
 from tests.provision.aws.machines import BUNDLE, SETTINGS, machine
 
@@ -70,8 +70,3 @@ def test_ecr_credentials_come_from_dockers_helper_at_each_pull() -> None:
     assert json.loads(docker_config(machine("web"))) == {
         "credHelpers": {"123456789012.dkr.ecr.us-east-1.amazonaws.com": "ecr-login"}
     }
-
-
-def test_toml_that_is_written_is_read_as_it_was() -> None:
-    table = {"a": 'x"y\\', "n": 3, "l": ["a", "b"], "t": {"yes": True, "deep": {"d": "10m"}}}
-    assert tomllib.loads(toml(table)) == table
