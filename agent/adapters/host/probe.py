@@ -2,6 +2,11 @@
 The agent's own health probe: plain GETs to container addresses, and how long each has been good.
 
 It only observes: what health means for a slot is decided elsewhere.
+
+It parses the answer itself, because the status is all it judges: headers that aiohttp refuses (malformed, or a line of
+more than 8190 bytes) make no app sick, and no redirect is followed. The same GET through a kept aiohttp session takes
+0.83 ms of processor time instead of 0.49 ms (best of 15 rounds of 300, two cores, loopback); memory hardly differs,
+since the agent loads aiohttp anyway. The price: an app that sends a status line and then nothing counts as healthy.
 """
 
 import asyncio
