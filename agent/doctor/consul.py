@@ -4,8 +4,9 @@ import time
 from email.utils import parsedate_to_datetime
 
 from agent.adapters.consul.kv import ConsulClient
-from agent.adapters.consul.services import agent_self, health_service
+from agent.adapters.consul.services import agent_self
 from agent.adapters.consul.transport import Request
+from agent.adapters.consul.visibility import list_instances
 from agent.core.model.app import App
 from agent.core.model.errors import ConsulForbiddenError, TidegateError
 from agent.core.model.keys import active_image, node_report
@@ -78,11 +79,11 @@ async def _may_write(client: ConsulClient, app: App, node: NodeName) -> Finding:
 
 async def _may_register(client: ConsulClient, app: App) -> Finding:
     try:
-        found = await health_service(client, app.name)
+        seen = await list_instances(client, app.name)
     except TidegateError as exc:
         return note("Service", str(exc), f'give the token: service "{app.name}" {{ policy = "write" }}')
-    count = len(found.instances)
-    if found.is_filtered or count == 0:
+    if seen.problem:
         advice = f'start the agent; with ACLs give the token: service "{app.name}" {{ policy = "write" }}'
         return note("Service", f"no instance of {app.name} is visible", advice)
+    count = len(seen.found.instances)
     return good("Service", f"{count} instance{'s' if count > 1 else ''} of {app.name} visible")

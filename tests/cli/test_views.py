@@ -7,6 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 from agent.adapters.consul.fleet_snapshot import Look
+from agent.adapters.consul.kv import ConsulClient
+from agent.adapters.consul.transport import TokenSource
 from agent.cli.main import cli
 from agent.cli.options import complete_app
 from agent.cli.views.fleet import view_of
@@ -257,11 +259,40 @@ def test_a_token_that_may_not_look_is_told_so() -> None:
         for words in (
             "the token may not read all keys under shop-status/nodes/",
             "who coordinates is not known",
-            "shows not every tidegate-agent, or none",
+            "shows no tidegate-agent: none is registered, or the token may not read services and nodes",
         ):
             assert words in half.stdout, f"{words}\n{half.stdout}"
         refused = op("deploy", "shop:b", CONSUL_HTTP_TOKEN=tokens[0])
         assert "may not read all keys under shop-status/nodes/" in str(refused.exception)
+
+
+def test_what_rests_on_all_of_a_list_is_refused_where_some_of_it_is_hidden() -> None:
+    """`adopt` writes a generation above every report's, and `rollback` goes by the history."""
+
+    async def serve(stack: object) -> str:
+        consul = FakeConsul(acl=True)
+        await consul.start()
+        stack.push_async_callback(consul.kill)  # type: ignore[attr-defined]
+        tokens.append(await consul.grant({"shop/": "read"}))
+        tokens.append(await consul.grant({"shop/": "write", "shop-status/history/": "write"}))
+        tokens.append(await consul.grant({"shop/": "write", "shop-status/": "write"}))
+        return consul.url
+
+    tokens: list[str] = []
+    with town(serve, "shop") as made:  # type: ignore[arg-type]
+        reader, writer, operator = tokens
+        made.do(_put(made, operator, "shop/active/image", b"registry.example/shop:a"))
+        op = Operator(made)
+        adopted = op("adopt", "--yes", "--reason", "restored", CONSUL_HTTP_TOKEN=writer)
+        assert "may not read all keys under shop-status/nodes/" in str(adopted.exception)
+        shown = op("history", CONSUL_HTTP_TOKEN=reader)
+        assert "may not read all keys under shop-status/history/" in str(shown.exception)
+        assert op("adopt", "--yes", "--reason", "restored", CONSUL_HTTP_TOKEN=operator).exit_code == 0
+
+
+async def _put(made: Town, token: str, key: str, value: bytes) -> None:
+    async with ConsulClient(made.url, token=TokenSource(token)) as client:
+        assert await client.put(key, value)
 
 
 def test_a_thousand_hosts_are_laid_out_in_no_time(shop: Town) -> None:

@@ -13,8 +13,8 @@ from typing import Annotated, Never, TypeVar
 from pydantic import AfterValidator, ValidationError
 
 from agent.adapters.consul.kv import Consistency, ConsulClient
-from agent.adapters.consul.services import CheckStatus, Instance, Instances
-from agent.adapters.consul.visibility import Seen, list_agents, list_keys
+from agent.adapters.consul.services import AGENT_SERVICE, CheckStatus, Instance, Instances
+from agent.adapters.consul.visibility import Seen, list_instances, list_keys
 from agent.adapters.consul.wire import Op, TxnResult, Verb
 from agent.core.model import keys
 from agent.core.model.documents import TolerantDocument
@@ -123,7 +123,7 @@ async def read_fleet(
     except PermanentError as exc:
         gap(exc)
     reports = _noted(await list_keys(client, keys.node_reports(app), consistency), gap)
-    instances = _noted(await list_agents(client, consistency), gap)
+    instances = _noted(await list_instances(client, AGENT_SERVICE, consistency), gap)
     return assemble(app, snapshot, members, reports.entries, instances)
 
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from pydantic import ConfigDict, Field, ValidationError, field_validator
 
 from agent.adapters.consul.kv import ConsulClient
+from agent.adapters.consul.visibility import list_keys
 from agent.core.model import keys
 from agent.core.model.documents import TolerantDocument
 from agent.core.model.keys import KeyValue
@@ -105,22 +106,16 @@ async def read_history(client: ConsulClient, app: AppName) -> tuple[Rollout, ...
     Read all rollouts, the oldest first; entries that cannot be read are left out.
 
     Raises:
-        ConsulForbiddenError: the token may not read it.
+        ConsulForbiddenError: the token may not read all of it.
         ConsulUnavailableError: no usable answer.
     """
-    prefix = keys.histories(app)
-    listing = await client.list(prefix)
-    if not listing.entries:
-        await client.get(prefix)  # 403 where the right is missing
+    listing = (await list_keys(client, keys.histories(app))).whole()
     return rollouts_of(app, listing.entries)
 
 
 async def read_rollout(client: ConsulClient, app: AppName, generation: int) -> Rollout | None:
     """Read one rollout; None where nothing is written of it. Raises as :func:`read_history`."""
-    prefix = f"{keys.histories(app)}{generation}/"
-    listing = await client.list(prefix)
-    if not listing.entries:
-        await client.get(prefix)
+    listing = (await list_keys(client, f"{keys.histories(app)}{generation}/")).whole()
     return next(iter(rollouts_of(app, listing.entries)), None)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from agent.adapters.consul.kv import Block, Consistency, ConsulClient, Listing
-from agent.adapters.consul.services import AGENT_SERVICE, Instances, health_service
+from agent.adapters.consul.services import Instances, health_service
 from agent.core.model.errors import ConsulForbiddenError
 
 T = TypeVar("T")
@@ -57,21 +57,36 @@ async def list_keys(
     return Seen(listing)
 
 
-async def list_agents(
-    client: ConsulClient, consistency: Consistency = Consistency.DEFAULT, *, block: Block | None = None
+async def list_instances(
+    client: ConsulClient,
+    service: str,
+    consistency: Consistency = Consistency.DEFAULT,
+    *,
+    block: Block | None = None,
+    may_be_empty: bool = False,
 ) -> Seen[Instances]:
     """
-    List all agents of the catalog, alive or not, of whichever app.
+    List all instances of a service, alive or not.
+
+    Args:
+        client: whose token must have the rights.
+        service: its name.
+        consistency: of the read; not with *block*.
+        block: answer once something of the service changed.
+        may_be_empty: given by who looks for its own registration in the list, and so sees what an empty one means.
 
     Raises:
         ConsulUnavailableError: no usable answer.
     """
+    hidden = f"{client.name}: the token may not read all of {service}"
     try:
-        found = await health_service(client, AGENT_SERVICE, consistency=consistency, block=block)
-    except ConsulForbiddenError:
-        found = Instances((), 0, is_filtered=True)
-    if found.is_filtered or not found.instances:
+        found = await health_service(client, service, consistency=consistency, block=block)
+    except ConsulForbiddenError as exc:
+        return Seen(Instances((), 0, is_filtered=True), f"{hidden}: {exc}")
+    if found.is_filtered:
+        return Seen(found, hidden)
+    if not (found.instances or may_be_empty):
         # Consul has no way to tell the two apart.
-        what = f"{client.name} shows not every {AGENT_SERVICE}, or none"
+        what = f"{client.name} shows no {service}"
         return Seen(found, f"{what}: none is registered, or the token may not read services and nodes")
     return Seen(found)

@@ -7,6 +7,7 @@ import typer
 
 from agent.adapters.consul.fleet import read_keys
 from agent.adapters.consul.kv import Consistency, ConsulClient
+from agent.adapters.consul.visibility import list_keys
 from agent.cli.connect import Session, open_session
 from agent.cli.options import Access
 from agent.cli.rollout.submit import submit
@@ -63,5 +64,6 @@ async def _write(session: Session, shown: _Found, by: Signature) -> None:
 
 async def _find(client: ConsulClient, app: AppName) -> _Found:
     keys = await read_keys(client, app)
-    listing = await client.list(node_reports(app), consistency=Consistency.CONSISTENT)
+    # A report that is not seen may hold the highest generation: hosts would refuse what is written below it.
+    listing = (await list_keys(client, node_reports(app), Consistency.CONSISTENT)).whole()
     return _Found(keys, tuple(entry.value.decode(errors="replace") for entry in listing.entries))

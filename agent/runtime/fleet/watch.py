@@ -12,11 +12,11 @@ from typing import Protocol, TypeVar
 
 from agent.adapters.consul.fleet import FleetReading, assemble, read_fleet, read_keys, read_members
 from agent.adapters.consul.kv import Block, Consistency, ConsulClient, Listing
-from agent.adapters.consul.services import AGENT_SERVICE, Instances, health_service
-from agent.adapters.consul.visibility import list_keys
+from agent.adapters.consul.services import AGENT_SERVICE, Instances
+from agent.adapters.consul.visibility import list_instances, list_keys
 from agent.adapters.consul.watch import Pace, TokenBucket, next_index, watch
 from agent.core.model import keys
-from agent.core.model.errors import ConsulForbiddenError, PermanentError, TidegateError
+from agent.core.model.errors import PermanentError, TidegateError
 from agent.core.model.keys import Invalid, KeySnapshot, KeyValue, Known, Outcome, Present
 from agent.core.model.names import AppName, ImageReference, NodeName
 from agent.core.model.record import read_record
@@ -154,10 +154,7 @@ class FleetWatch:
         self._reports = listing
 
     async def _read_catalog(self, block: Block | None) -> Instances:
-        found = await health_service(self.client, AGENT_SERVICE, block=block)
-        if found.is_filtered:
-            raise ConsulForbiddenError(f"{self.client.name}: the token may not read all of {AGENT_SERVICE}")
-        return found
+        return (await list_instances(self.client, AGENT_SERVICE, block=block, may_be_empty=True)).whole()
 
     def _take_catalog(self, instances: Instances) -> None:
         self._catalog = instances
