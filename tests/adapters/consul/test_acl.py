@@ -2,12 +2,23 @@
 
 import asyncio
 import json
+import uuid
 from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner, Result
 
-from agent.adapters.consul.acl import AclDisabledError, Policy, Written, write_policy
+from agent.adapters.consul.acl import (
+    AclDisabledError,
+    Policy,
+    Token,
+    Written,
+    bootstrap,
+    check_token,
+    create_policy,
+    create_token,
+    write_policy,
+)
 from agent.adapters.consul.kv import ConsulClient
 from agent.adapters.consul.transport import TokenSource
 from agent.cli.main import cli
@@ -36,6 +47,46 @@ async def test_a_policy_is_created_corrected_and_left_alone(acl_consul: ConsulSe
         other = replace(policy, rules='key_prefix "y/" { policy = "read" }')
         assert await write_policy(client, other) is Written.CHANGED
         assert await write_policy(client, other) is Written.UNCHANGED
+
+
+async def test_a_policy_that_is_there_is_not_corrected_by_creating_it(acl_consul: ConsulServer, app_name: str) -> None:
+    """A boot leaves alone what an operator may have changed."""
+    policy = Policy(app_name, "a test", 'key_prefix "x/" { policy = "read" }')
+    async with ConsulClient(acl_consul.address, token=TokenSource(acl_consul.token or "")) as client:
+        await create_policy(client, policy)
+        await create_policy(client, replace(policy, rules=""))
+        assert await write_policy(client, policy) is Written.UNCHANGED
+
+
+async def test_a_token_has_the_value_that_was_chosen_and_its_policies(acl_consul: ConsulServer, app_name: str) -> None:
+    """A second time it is left alone."""
+    token = Token(str(uuid.uuid4()), "a test", (app_name,))
+    rules = f'key_prefix "{app_name}/" {{ policy = "write" }}'
+    async with ConsulClient(acl_consul.address, token=TokenSource(token.secret)) as holder:
+        with pytest.raises(ConsulForbiddenError, match="ACL not found"):
+            await check_token(holder)
+        async with ConsulClient(acl_consul.address, token=TokenSource(acl_consul.token or "")) as client:
+            await create_policy(client, Policy(app_name, "", rules))
+            await create_token(client, token)
+            await create_token(client, replace(token, policies=()))
+        await check_token(holder)
+        assert await holder.put(f"{app_name}/key", b"value")
+
+
+async def test_who_may_not_manage_acls_creates_nothing(acl_consul: ConsulServer, app_name: str) -> None:
+    """A refusal is no "it is there already"."""
+    weak = await acl_consul.create_token('key_prefix "" { policy = "write" }')
+    async with ConsulClient(acl_consul.address, token=TokenSource(weak)) as client:
+        with pytest.raises(ConsulForbiddenError):
+            await create_policy(client, Policy(app_name, "", ""))
+        with pytest.raises(ConsulForbiddenError):
+            await create_token(client, Token(str(uuid.uuid4()), "", ()))
+
+
+async def test_a_second_management_token_is_not_made(acl_consul: ConsulServer) -> None:
+    """The cluster has one."""
+    async with ConsulClient(acl_consul.address) as client:
+        assert await bootstrap(client, str(uuid.uuid4())) is None
 
 
 async def test_init_creates_the_policies_and_no_key(acl_consul: ConsulServer, app_name: str) -> None:
