@@ -1,5 +1,7 @@
 """
-The EC2 instance this agent runs on: its metadata (IMDSv2), and the few calls to its group and stack.
+The EC2 instance this process runs on: its metadata (IMDSv2), and the few calls to its group and stack.
+
+Its agent asks all its life, its boot (:mod:`agent.provision.aws`) once.
 
 Metadata is asked with a session token, over plain HTTP on a link-local address; a token that has become invalid is
 replaced once. Calls are signed with the role's credentials, fetched for each.
@@ -23,6 +25,7 @@ from agent.core.model.errors import Ec2RefusedError, Ec2UnavailableError
 METADATA_TIMEOUT_S = 2.0
 CALL_TIMEOUT_S = 10.0
 _TOKEN_TTL_S = 21600
+_IDENTITY = ("instanceId", "availabilityZone", "region", "accountId")
 _VERSIONS = {"autoscaling": "2011-01-01", "cloudformation": "2010-05-15"}
 
 
@@ -85,12 +88,26 @@ class Ec2:
         Raises:
             Ec2UnavailableError: the metadata service does not answer.
         """
-        found = await self._get("dynamic/instance-identity/document") or ""
-        try:
-            document = json.loads(found)
-            return Place(document["instanceId"], document["availabilityZone"], document["region"])
-        except (ValueError, KeyError, TypeError) as exc:
-            raise Ec2UnavailableError("the metadata service does not say which instance this is") from exc
+        document = await self._identity()
+        return Place(document["instanceId"], document["availabilityZone"], document["region"])
+
+    async def account(self) -> str:
+        """
+        Return the id of the account that owns the instance.
+
+        Raises:
+            Ec2UnavailableError: the metadata service does not answer.
+        """
+        return (await self._identity())["accountId"]
+
+    async def host_name(self) -> str:
+        """
+        Return the instance's private DNS name; empty: it has none.
+
+        Raises:
+            Ec2UnavailableError: the metadata service does not answer.
+        """
+        return await self._get("meta-data/local-hostname") or ""
 
     async def notice(self) -> Notice | None:
         """
@@ -192,6 +209,15 @@ class Ec2:
                 "UniqueId": place.instance,
             },
         )
+
+    async def _identity(self) -> Mapping[str, str]:
+        """Return the instance's identity document, with the fields that are read of it."""
+        found = await self._get("dynamic/instance-identity/document") or ""
+        try:
+            document = json.loads(found)
+            return {name: str(document[name]) for name in _IDENTITY}
+        except (ValueError, KeyError, TypeError) as exc:
+            raise Ec2UnavailableError("the metadata service does not say which instance this is") from exc
 
     async def _credentials(self) -> Credentials:
         role = await self._get("meta-data/iam/security-credentials/")

@@ -9,7 +9,7 @@ import pytest
 from agent.adapters.aws.ec2 import Ec2, Membership, Notice, Place
 from agent.adapters.aws.sigv4 import Credentials, Target, sign
 from agent.core.model.errors import Ec2RefusedError, Ec2UnavailableError
-from tests.adapters.fakes.ec2 import GROUP, INSTANCE, ZONE, FakeEc2, running
+from tests.adapters.fakes.ec2 import ACCOUNT, GROUP, HOST_NAME, INSTANCE, ZONE, FakeEc2, running
 
 PLACE = Place(INSTANCE, ZONE, "us-east-1")
 
@@ -31,6 +31,15 @@ async def test_metadata_is_asked_with_one_token(ec2: Ec2, fake: FakeEc2) -> None
     assert await ec2.notice() is None
     assert not await ec2.is_at_risk()
     assert fake.tokens_made == 1
+
+
+async def test_metadata_names_the_account_and_the_host(ec2: Ec2) -> None:
+    assert (await ec2.account(), await ec2.host_name()) == (ACCOUNT, HOST_NAME)
+
+
+async def test_an_instance_without_a_name_has_an_empty_one(ec2: Ec2, fake: FakeEc2) -> None:
+    fake.documents["meta-data/local-hostname"] = ""
+    assert not await ec2.host_name()
 
 
 async def test_a_token_that_has_become_invalid_is_replaced(ec2: Ec2, fake: FakeEc2) -> None:

@@ -12,6 +12,7 @@ from multidict import CIMultiDictProxy
 from cluster.servers.ports import free_port
 
 ROLE, GROUP, INSTANCE, ZONE = "final-project-WebRole-1", "final-project-WebHosts-2", "i-0abc", "us-east-1d"
+ACCOUNT, HOST_NAME = "123456789012", "ip-10-43-1-9.ec2.internal"
 CREDENTIALS = {
     "Code": "Success",
     "AccessKeyId": "ASIAEXAMPLE",
@@ -61,9 +62,10 @@ class FakeEc2:
     async def metadata(self, request: web.Request) -> web.Response:
         if request.headers.get(TOKEN) != self.token:
             return web.Response(status=401)
-        identity = {"instanceId": INSTANCE, "availabilityZone": ZONE, "region": "us-east-1"}
+        identity = {"instanceId": INSTANCE, "availabilityZone": ZONE, "region": "us-east-1", "accountId": ACCOUNT}
         documents = {
             "dynamic/instance-identity/document": json.dumps(identity),
+            "meta-data/local-hostname": HOST_NAME,
             "meta-data/autoscaling/target-lifecycle-state": self.target,
             "meta-data/spot/instance-action": self.spot,
             "meta-data/events/recommendations/rebalance": self.rebalance,
