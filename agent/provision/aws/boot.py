@@ -3,30 +3,37 @@ From a bare image to its role: a web host is told what it needs, a Consul server
 
 Every step may be repeated, by this machine or by another at the same time: of several Consul servers that boot
 together each does all of it, and for each secret the first one's counts.
+
+What is asked of this host and of Consul is awaited; AWS's library and systemd block, as nothing else runs meanwhile.
 """
 
 import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from agent.adapters.aws.ec2 import Ec2
 from agent.adapters.consul.policies import Role, policy, policy_name
 from agent.adapters.host.atomic_file import write_atomically
+from agent.core.model.errors import Ec2RefusedError, Ec2UnavailableError, PermanentError, TidegateError
+from agent.core.model.keys import active_image
 from agent.core.model.names import parse_app
 from agent.provision.aws import certificates, parameter_store
-from agent.provision.aws.consul_server import NOT_KNOWN, ConsulError, ConsulServer
+from agent.provision.aws.consul_server import ConsulServer
 from agent.provision.aws.files import File, Machine, ServerSecrets, WebSecrets, server_files, web_files
+from agent.provision.aws.instance import place_of, signal_stack
 from agent.provision.aws.parameter_store import Vault
-from infra.aws import Aws, calling
+from infra.aws import Aws
 from infra.dns_records import Server, Zone
-from infra.errors import AwsError, InfraError
+from infra.errors import InfraError
 
 SECRETS_DEADLINE_S = 600.0
 QUORUM_DEADLINE_S = 600.0
-LEAVE_S = 30.0
-"""Consul answers when it has left: after 8 s on a quiet day."""
 MANAGEMENT_DEADLINE_S = 60.0
+FAILURES = (InfraError, TidegateError)
+"""The first of what AWS's library is asked, the second of everything else."""
 RECOVERY = "docs/infrastructure.md, Backup and restore"
 WEB_UNITS = ("consul-client.service", "haproxy.service", "tidegate-agent.service", "tidegate-drain.service")
 SERVER_UNITS = ("consul-server.service", "tidegate-agent.service", "tidegate-leave.service")
@@ -59,14 +66,14 @@ class LocalHost:
         What runs already is left alone: who changes settings restarts what reads them.
 
         Raises:
-            InfraError: systemd refuses.
+            PermanentError: systemd refuses.
         """
         for words in (["enable", "--quiet"], ["start", "--no-block"]):
             done = subprocess.run(  # noqa: S603 - fixed words
                 ["/usr/bin/systemctl", *words, *units], capture_output=True, text=True, timeout=60, check=False
             )
             if done.returncode != 0:
-                raise InfraError(f"systemctl {words[0]}: {done.stderr.strip()}")
+                raise PermanentError(f"systemctl {words[0]}: {done.stderr.strip()}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,23 +83,25 @@ class Boot:
     machine: Machine
     vault: Vault
     aws: Aws
+    ec2: Ec2
     host: Host
     consul: ConsulServer
     say: Callable[[str], None]
     make_bundle: Callable[[], certificates.Bundle] = certificates.make
 
-    def run(self) -> None:
+    async def run(self) -> None:
         """
         Do all of it.
 
         Raises:
-            InfraError: AWS, Consul or systemd refuse or do not answer in time; the machine may boot again.
+            InfraError: AWS refuses or does not answer in time; the machine may boot again.
+            TidegateError: the same of Consul and systemd.
         """
         settings = self.vault.settings()
         if self.machine.role == "web":
             self._web(settings)
         else:
-            self._server(settings)
+            await self._server(settings)
 
     def _web(self, settings: Mapping[str, Any]) -> None:
         wanted = (
@@ -108,7 +117,7 @@ class Boot:
         self.host.start(WEB_UNITS)
         self.say("the agent starts")
 
-    def _server(self, settings: Mapping[str, Any]) -> None:
+    async def _server(self, settings: Mapping[str, Any]) -> None:
         bundle = certificates.Bundle.unpack(
             self.vault.claim(parameter_store.CERTIFICATE, lambda: self.make_bundle().pack())
         )
@@ -123,57 +132,56 @@ class Boot:
         for change in self.zone(settings).sync(me=self._me(), only=self.machine.zone):
             self.say(str(change))
         self.host.start(SERVER_UNITS)
-        self.consul.wait_for_leader(QUORUM_DEADLINE_S)
+        await self.consul.wait_for_leader(QUORUM_DEADLINE_S)
         self.say("Consul has a leader")
-        self._admit(settings, secrets)
+        await self._admit(settings, secrets)
         # Last, as web hosts wait for it: by now each token they find is one that Consul knows.
         self.vault.claim(parameter_store.AUTHORITY, lambda: bundle.authority)
-        self.consul.wait_to_vote(self.machine.node, QUORUM_DEADLINE_S)
+        await self.consul.wait_to_vote(self.machine.node, QUORUM_DEADLINE_S)
         self.say("this server votes")
-        self._signal()
+        await self._signal()
 
-    def _admit(self, settings: Mapping[str, Any], secrets: ServerSecrets) -> None:
-        self._manage()
+    async def _admit(self, settings: Mapping[str, Any], secrets: ServerSecrets) -> None:
+        await self._manage()
         app = parse_app(settings["app"]["name"])
-        self.consul.policy("tidegate-consul-agent", CONSUL_AGENT)
+        await self.consul.create_policy("tidegate-consul-agent", CONSUL_AGENT)
         names = {role: policy_name(role, app) for role in Role}
         for role, name in names.items():
-            self.consul.policy(name, policy(role, app))
-        self.consul.admit(secrets.agent_token, "Consul agents of servers", "tidegate-consul-agent")
-        self.consul.admit(secrets.coordinator_token, "coordinators", names[Role.COORDINATOR])
+            await self.consul.create_policy(name, policy(role, app))
+        await self.consul.create_token(secrets.agent_token, "Consul agents of servers", "tidegate-consul-agent")
+        await self.consul.create_token(secrets.coordinator_token, "coordinators", names[Role.COORDINATOR])
         for where, purpose, of_policy in (
             (parameter_store.WEB_AGENT_TOKEN, "Consul agents of web hosts", "tidegate-consul-agent"),
             (parameter_store.NODE_TOKEN, "web hosts", names[Role.NODE]),
             (parameter_store.OPERATOR_TOKEN, "operators", names[Role.OPERATOR]),
             (parameter_store.READ_ONLY_TOKEN, "read-only", names[Role.READ_ONLY]),
         ):
-            self.consul.admit(self.vault.claim(where, parameter_store.new_token), purpose, of_policy)
-        if settings["initial_image"] and self.consul.put_first(f"{app}/active/image", settings["initial_image"]):
-            self.say(f"{app}/active/image is {settings['initial_image']}")
+            await self.consul.create_token(self.vault.claim(where, parameter_store.new_token), purpose, of_policy)
+        first = settings["initial_image"]
+        if first and await self.consul.put_first(active_image(app), first):
+            self.say(f"{active_image(app)} is {first}")
         self.say("Consul knows all tokens")
 
-    def _manage(self) -> None:
+    async def _manage(self) -> None:
         """Get the management token: make it, or use what another server made."""
         chosen = self.vault.claim(parameter_store.MANAGEMENT, parameter_store.new_token)
-        made = self.consul.bootstrap(chosen)
+        made = await self.consul.bootstrap(chosen)
         if made is None:
             # Where Consul chose it (before 1.11), the server that was first may not have written it down yet.
-            self._use_the_others(chosen)
+            await self._use_the_others(chosen)
             return
         self.consul.token = made
         if made != chosen:
             self.vault.replace(parameter_store.MANAGEMENT, made)
 
-    def _use_the_others(self, chosen: str) -> None:
+    async def _use_the_others(self, chosen: str) -> None:
         try:
-            self.consul.wait_to_be_known(
+            await self.consul.wait_to_be_known(
                 lambda: self.vault.get(parameter_store.MANAGEMENT) or chosen, MANAGEMENT_DEADLINE_S
             )
-        except ConsulError as exc:
-            if NOT_KNOWN not in str(exc):
-                raise
+        except PermanentError as exc:
             where = self.vault.path(parameter_store.MANAGEMENT)
-            raise ConsulError(f"the management token in {where} is not Consul's: {exc}; see {RECOVERY}") from exc
+            raise PermanentError(f"the management token in {where} is not Consul's: {exc}; see {RECOVERY}") from exc
 
     def zone(self, settings: Mapping[str, Any]) -> Zone:
         """Return the stack's private zone."""
@@ -181,26 +189,17 @@ class Boot:
         return Zone(*clients, settings["zone_id"], settings["domain"], self.machine.stack)
 
     def _me(self) -> Server:
-        from datetime import UTC, datetime  # noqa: PLC0415
-
         return Server(datetime.now(UTC), self.machine.instance, self.machine.zone, self.machine.host)
 
-    def _signal(self) -> None:
-        api, machine = self.aws.client("cloudformation"), self.machine
+    async def _signal(self) -> None:
         try:
-            with calling("signal the stack"):
-                api.signal_resource(
-                    StackName=machine.stack,
-                    LogicalResourceId=machine.group,
-                    UniqueId=machine.instance,
-                    Status="SUCCESS",
-                )
-        except AwsError as exc:
+            await signal_stack(self.ec2, self.machine)
+        except (Ec2RefusedError, Ec2UnavailableError) as exc:
             # Outside an update the stack waits for nobody, and says so.
             self.say(str(exc))
 
 
-def leave(boot: Boot, hook: str) -> None:
+async def leave(boot: Boot, hook: str) -> None:
     """
     Let a Consul server go: its name to another, its vote out of the quorum, then the group's hook.
 
@@ -208,31 +207,25 @@ def leave(boot: Boot, hook: str) -> None:
     """
     machine, say = boot.machine, boot.say
 
-    def name() -> None:
+    async def name() -> None:
         zone = boot.zone(boot.vault.settings())
         for change in zone.sync(leaving=machine.instance, only=machine.zone):
             say(str(change))
 
-    def vote() -> None:
+    async def vote() -> None:
         boot.consul.token = boot.vault.get(parameter_store.MANAGEMENT) or ""
-        boot.consul.ask("PUT", "agent/leave", timeout_s=LEAVE_S)
+        await boot.consul.leave()
         say("left Consul")
 
-    def complete() -> None:
-        scaling = boot.aws.client("autoscaling")
-        with calling("complete the leave hook"):
-            found = scaling.describe_auto_scaling_instances(InstanceIds=[machine.instance])["AutoScalingInstances"]
-            for each in found:
-                scaling.complete_lifecycle_action(
-                    LifecycleHookName=hook,
-                    AutoScalingGroupName=each["AutoScalingGroupName"],
-                    InstanceId=machine.instance,
-                    LifecycleActionResult="CONTINUE",
-                )
+    async def complete() -> None:
+        place = place_of(machine)
+        membership = await boot.ec2.membership(place)
+        if membership is not None:
+            await boot.ec2.complete(place, membership.group, hook, "CONTINUE")
         say("the leave hook is complete")
 
     for step in (name, vote, complete):
         try:
-            step()
-        except InfraError as exc:
+            await step()
+        except FAILURES as exc:
             say(str(exc))

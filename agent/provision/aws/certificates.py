@@ -6,7 +6,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.errors import InfraError
+from agent.core.model.errors import PermanentError
 
 DAYS = 1825
 _TIMEOUT_S = 30
@@ -37,7 +37,7 @@ def make(binary: str = "consul", *, days: int = DAYS) -> Bundle:
     Make an authority, and a certificate for servers.
 
     Raises:
-        InfraError: Consul's tool is missing or fails.
+        PermanentError: Consul's tool is missing or fails.
     """
     with tempfile.TemporaryDirectory() as place:
         home = Path(place)
@@ -56,6 +56,6 @@ def _run(home: Path, *words: str) -> None:
     try:
         done = subprocess.run(words, cwd=home, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)  # noqa: S603 - fixed words
     except (OSError, subprocess.TimeoutExpired) as exc:
-        raise InfraError(f"{' '.join(words[:3])}: {exc}") from exc
+        raise PermanentError(f"{' '.join(words[:3])}: {exc}") from exc
     if done.returncode != 0:
-        raise InfraError(f"{' '.join(words[:3])}: {done.stderr.strip() or done.stdout.strip()}")
+        raise PermanentError(f"{' '.join(words[:3])}: {done.stderr.strip() or done.stdout.strip()}")

@@ -1,15 +1,19 @@
 """``tidegate-machine boot`` and ``leave``: an instance finds out what it is, and does it."""
 
+import asyncio
+import os
 import time
 from pathlib import Path
 
 import typer
 
-from agent.provision.aws.boot import Boot, LocalHost
+from agent.adapters.aws.ec2 import Ec2
+from agent.core.model.errors import FatalError
+from agent.provision.aws.boot import FAILURES, Boot, LocalHost
 from agent.provision.aws.boot import leave as leave_cluster
 from agent.provision.aws.consul_server import ConsulServer
 from agent.provision.aws.files import Machine
-from agent.provision.aws.imds import Imds
+from agent.provision.aws.instance import find_machine, wait_for_termination
 from agent.provision.aws.parameter_store import Vault
 from infra.aws import Aws, calling
 from infra.errors import InfraError
@@ -22,33 +26,52 @@ def boot(metadata: str, stack_env: Path) -> None:
     Bring this machine into its role.
 
     Raises:
-        InfraError: it cannot be; the unit tries again.
+        InfraError, TidegateError: it cannot be; the unit tries again.
     """
-    made = _boot(metadata, stack_env)
-    try:
-        made.run()
-    except InfraError as exc:
-        made.say(f"failed: {exc}")
-        raise
+
+    async def run(told: str) -> None:
+        async with _this_instance(metadata) as ec2:
+            made = await _boot(ec2, told)
+            try:
+                await made.run()
+            except FAILURES as exc:
+                made.say(f"failed: {exc}")
+                raise
+
+    asyncio.run(run(_read(stack_env)))
 
 
 def leave(metadata: str, stack_env: Path) -> None:
     """Wait until this Consul server is to be terminated, then let it leave."""
-    Imds(metadata).wait_for_the_end()
-    leave_cluster(_boot(metadata, stack_env), LEAVE_HOOK)
+
+    async def run(told: str) -> None:
+        async with _this_instance(metadata) as ec2:
+            await wait_for_termination(ec2)
+            await leave_cluster(await _boot(ec2, told), LEAVE_HOOK)
+
+    asyncio.run(run(_read(stack_env)))
 
 
-def _boot(metadata: str, stack_env: Path) -> Boot:
+def _this_instance(metadata: str) -> Ec2:
+    """Return this instance; its calls go where those of AWS's own library go."""
+    return Ec2(metadata, os.environ.get("AWS_ENDPOINT_URL"))
+
+
+def _read(stack_env: Path) -> str:
     try:
-        told = stack_env.read_text(encoding="utf-8")
+        return stack_env.read_text(encoding="utf-8")
     except OSError as exc:
-        raise InfraError(f"{stack_env}: {exc.strerror}: user-data has not run") from exc
-    found = Imds(metadata).machine(told)
+        raise FatalError(f"{stack_env}: {exc.strerror}: user-data has not run") from exc
+
+
+async def _boot(ec2: Ec2, told: str) -> Boot:
+    found = await find_machine(ec2, told)
     aws = Aws(found.region)
     return Boot(
         machine=found,
         vault=Vault(aws.client("ssm"), found.stack),
         aws=aws,
+        ec2=ec2,
         host=LocalHost(),
         consul=ConsulServer(),
         say=Log(aws, found),

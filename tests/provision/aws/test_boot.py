@@ -10,19 +10,23 @@ from typing import Any
 
 import boto3
 import pytest
-from botocore.stub import Stubber
 
+from agent.adapters.aws.ec2 import Ec2
+from agent.adapters.consul.kv import ConsulClient
+from agent.adapters.consul.transport import Request, TokenSource
+from agent.core.model.errors import ConsulForbiddenError, PermanentError
 from agent.provision.aws import boot as boot_module
 from agent.provision.aws import parameter_store as names
 from agent.provision.aws.boot import SERVER_UNITS, WEB_UNITS, Boot, leave
 from agent.provision.aws.certificates import Bundle, make
-from agent.provision.aws.consul_server import ConsulError, ConsulServer
+from agent.provision.aws.consul_server import ConsulServer
 from agent.provision.aws.files import ETC, File
 from agent.provision.aws.parameter_store import Vault
 from cluster.servers.ports import free_port
 from cluster.servers.process import ServerProcess, eventually, listens
 from infra.aws import Aws
 from infra.errors import AwsError, InfraError
+from tests.adapters.fakes.ec2 import FakeEc2, running
 from tests.infra.account import REGION
 from tests.provision.aws.machines import BUNDLE, SETTINGS, machine
 
@@ -36,7 +40,6 @@ class Notes:
     files: dict[str, str] = field(default_factory=dict)
     units: list[str] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
-    signals: Stubber | None = None
 
     def install(self, files: Iterable[File]) -> None:
         self.files |= {str(file.path.relative_to(ETC)): file.text for file in files}
@@ -99,32 +102,41 @@ def test_a_bundle_fits_into_a_parameter_and_comes_back(vault: Vault) -> None:
     assert Bundle.unpack(vault.claim(names.CERTIFICATE, BUNDLE.pack)) == BUNDLE
 
 
-def expects_signal() -> tuple[Any, Stubber]:
-    """Return a CloudFormation that takes one signal of the machine; moto takes none."""
-    api = boto3.client("cloudformation", REGION)
-    stub = Stubber(api)
-    sent = {
-        "StackName": "final-project",
-        "LogicalResourceId": "ConsulServers",
-        "UniqueId": "i-01",
-        "Status": "SUCCESS",
-    }
-    stub.add_response("signal_resource", {}, sent)
-    stub.activate()
-    return api, stub
+@pytest.fixture
+async def fake() -> AsyncIterator[FakeEc2]:
+    async with running(FakeEc2(state="Terminating:Wait")) as serving:
+        yield serving
 
 
-def boot_of(vault: Vault, role: str, host: Notes, consul: ConsulServer) -> Boot:
-    api, host.signals = expects_signal()
-    return Boot(
-        machine=machine(role),
-        vault=vault,
-        aws=Aws(REGION, {"cloudformation": api}),
-        host=host,
-        consul=consul,
-        say=host.said.append,
-        make_bundle=lambda: BUNDLE,
-    )
+@pytest.fixture
+async def ec2(fake: FakeEc2) -> AsyncIterator[Ec2]:
+    async with Ec2(fake.url, f"{fake.url}/") as adapter:
+        yield adapter
+
+
+@dataclass(frozen=True)
+class Stack:
+    """What the boots of a test have in common."""
+
+    vault: Vault
+    ec2: Ec2
+
+    def boot(self, role: str, host: Notes, consul: ConsulServer) -> Boot:
+        return Boot(
+            machine=machine(role),
+            vault=self.vault,
+            aws=Aws(REGION),
+            ec2=self.ec2,
+            host=host,
+            consul=consul,
+            say=host.said.append,
+            make_bundle=lambda: BUNDLE,
+        )
+
+
+@pytest.fixture
+def stack(vault: Vault, ec2: Ec2) -> Stack:
+    return Stack(vault, ec2)
 
 
 def settle(vault: Vault, **changed: str) -> dict[str, Any]:
@@ -133,22 +145,31 @@ def settle(vault: Vault, **changed: str) -> dict[str, Any]:
     return settings
 
 
-def test_a_web_host_waits_for_its_secrets_and_then_starts(vault: Vault) -> None:
+async def test_a_web_host_waits_for_its_secrets_and_then_starts(vault: Vault, stack: Stack) -> None:
     settle(vault)
     for name, value in {
         names.GOSSIP_KEY: "gossip", names.AUTHORITY: "ca", names.WEB_AGENT_TOKEN: "agent", names.NODE_TOKEN: "node",
     }.items():  # fmt: skip
         vault.claim(name, lambda value=value: value)  # type: ignore[misc]
     host = Notes()
-    boot_of(vault, "web", host, ConsulServer()).run()
+    await stack.boot("web", host, ConsulServer()).run()
     assert host.files["consul.token"] == "node"
     assert host.files["consul-agent.token"] == "agent"
     assert tuple(host.units) == WEB_UNITS
 
 
-def test_a_web_host_without_settings_says_so(vault: Vault) -> None:
+async def test_a_web_host_without_settings_says_so(stack: Stack) -> None:
     with pytest.raises(InfraError, match="shared/settings was not written"):
-        boot_of(vault, "web", Notes(), ConsulServer()).run()
+        await stack.boot("web", Notes(), ConsulServer()).run()
+
+
+async def test_a_server_that_leaves_tries_every_step_whatever_fails(stack: Stack, fake: FakeEc2) -> None:
+    """Without settings it has no name to give back, and no Consul answers here; the group's hook ends all the same."""
+    host = Notes()
+    await leave(stack.boot("consul", host, ConsulServer("http://127.0.0.1:9")), "leave")
+    assert len(host.said) == 3
+    assert host.said[2] == "the leave hook is complete"
+    assert len(fake.done("CompleteLifecycleAction")) == 1
 
 
 @dataclass
@@ -195,31 +216,31 @@ def zone_id(aws: None, request: pytest.FixtureRequest) -> str:
 
 @pytest.mark.real
 async def test_consul_servers_make_every_token_and_may_do_so_again(
-    vault: Vault, cluster: Cluster, zone_id: str
+    vault: Vault, stack: Stack, fake: FakeEc2, cluster: Cluster, zone_id: str
 ) -> None:
     settle(vault, zone_id=zone_id, initial_image="cfortier/cs90:a")
     hosts = [Notes(), Notes()]
     for host in hosts:
-        await asyncio.to_thread(boot_of(vault, "consul", host, ConsulServer(cluster.address)).run)
+        await stack.boot("consul", host, ConsulServer(cluster.address)).run()
     assert hosts[0].files == hosts[1].files
     assert tuple(hosts[0].units) == SERVER_UNITS
     assert "cs90/active/image is cfortier/cs90:a" in hosts[0].said
     assert "cs90/active/image is cfortier/cs90:a" not in hosts[1].said
     assert "this server votes" in hosts[0].said
-    for host in hosts:
-        assert host.signals is not None
-        host.signals.assert_no_pending_responses()
+    assert len(fake.done("SignalResource")) == 2
+
     # What a web host will find is a token that Consul knows, with the rights of a node and no others.
-    node = ConsulServer(cluster.address, token=vault.get(names.NODE_TOKEN) or "")
-    assert node.ask("GET", "kv/cs90/active/image")
-    with pytest.raises(ConsulError, match="403"):
-        node.ask("PUT", "kv/cs90/active/image", b"evil:1")
-    node.ask("PUT", "kv/cs90-status/nodes/web-1", b"{}")
-    operator = ConsulServer(cluster.address, token=vault.get(names.OPERATOR_TOKEN) or "")
-    assert operator.ask("PUT", "kv/cs90/stage/image", b"cfortier/cs90:b")
-    reader = ConsulServer(cluster.address, token=vault.get(names.READ_ONLY_TOKEN) or "")
-    with pytest.raises(ConsulError, match="403"):
-        reader.ask("PUT", "kv/cs90/stage/image", b"x")
+    def of(name: str) -> ConsulClient:
+        return ConsulClient(cluster.address, token=TokenSource(vault.get(name) or ""))
+
+    async with of(names.NODE_TOKEN) as node, of(names.OPERATOR_TOKEN) as operator, of(names.READ_ONLY_TOKEN) as reader:
+        assert await node.get("cs90/active/image")
+        with pytest.raises(ConsulForbiddenError):
+            await node.put("cs90/active/image", b"evil:1")
+        assert await node.put("cs90-status/nodes/web-1", b"{}")
+        assert await operator.put("cs90/stage/image", b"cfortier/cs90:b")
+        with pytest.raises(ConsulForbiddenError):
+            await reader.put("cs90/stage/image", b"x")
     listed = boto3.client("route53", REGION).list_resource_record_sets(HostedZoneId=zone_id)["ResourceRecordSets"]
     assert [(each["Name"], each["ResourceRecords"][0]["Value"]) for each in listed if each["Type"] == "CNAME"] == [
         ("consul.us-east-1a.cs90.", "ip-10-43-1-1.ec2.internal")
@@ -228,33 +249,36 @@ async def test_consul_servers_make_every_token_and_may_do_so_again(
 
 @pytest.mark.real
 async def test_a_server_that_died_while_bootstrapping_goes_on_where_it_was(
-    vault: Vault, cluster: Cluster, zone_id: str
+    vault: Vault, stack: Stack, fake: FakeEc2, cluster: Cluster, zone_id: str
 ) -> None:
     settle(vault, zone_id=zone_id)
 
     class Dying(ConsulServer):
-        def policy(self, name: str, rules: str) -> None:
-            raise ConsulError(f"died before {name}: {len(rules)}")
+        async def create_policy(self, name: str, rules: str) -> None:
+            raise PermanentError(f"died before {name}: {len(rules)}")
 
-    with pytest.raises(ConsulError, match="died before"):
-        await asyncio.to_thread(boot_of(vault, "consul", Notes(), Dying(cluster.address)).run)
+    with pytest.raises(PermanentError, match="died before"):
+        await stack.boot("consul", Notes(), Dying(cluster.address)).run()
     assert vault.get(names.AUTHORITY) is None  # so no web host goes on yet
-    await asyncio.to_thread(boot_of(vault, "consul", Notes(), ConsulServer(cluster.address)).run)
+    # The stack has given up waiting meanwhile; that ends no boot.
+    fake.waits_for_signals, host = False, Notes()
+    await stack.boot("consul", host, ConsulServer(cluster.address)).run()
     assert vault.get(names.AUTHORITY) == "authority\n"
+    assert host.said[-1].startswith("SignalResource: ValidationError")
 
 
 @pytest.mark.real
 async def test_a_server_that_was_not_the_first_waits_for_the_token_that_consul_chose(
-    vault: Vault, cluster: Cluster, zone_id: str
+    vault: Vault, stack: Stack, cluster: Cluster, zone_id: str
 ) -> None:
     """Consul before 1.11 takes nobody's word: the first server learns the token, and then writes it down."""
     settle(vault, zone_id=zone_id)
     first = ConsulServer(cluster.address)
-    await asyncio.to_thread(first.wait_for_leader, 20)
-    made = await asyncio.to_thread(first.bootstrap, names.new_token())
+    await first.wait_for_leader(20)
+    made = await first.bootstrap(names.new_token())
     assert made is not None
-    boot = boot_of(vault, "consul", Notes(), ConsulServer(cluster.address))
-    booting = asyncio.create_task(asyncio.to_thread(boot.run))
+    boot = stack.boot("consul", Notes(), ConsulServer(cluster.address))
+    booting = asyncio.create_task(boot.run())
     await asyncio.sleep(3)
     assert not booting.done()
     vault.replace(names.MANAGEMENT, made)
@@ -265,41 +289,44 @@ async def test_a_server_that_was_not_the_first_waits_for_the_token_that_consul_c
 
 @pytest.mark.real
 async def test_a_management_token_that_nobody_wrote_down_is_named_and_can_be_made_anew(
-    vault: Vault, cluster: Cluster, zone_id: str, monkeypatch: pytest.MonkeyPatch
+    vault: Vault, stack: Stack, cluster: Cluster, zone_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where the first server died between learning it and writing it down; then as the documentation says."""
     settle(vault, zone_id=zone_id)
     first = ConsulServer(cluster.address)
-    await asyncio.to_thread(first.wait_for_leader, 20)
-    assert await asyncio.to_thread(first.bootstrap, names.new_token())
+    await first.wait_for_leader(20)
+    assert await first.bootstrap(names.new_token())
     monkeypatch.setattr(boot_module, "MANAGEMENT_DEADLINE_S", 2.5)
-    with pytest.raises(ConsulError, match=r"/consul/management-token is not Consul's: .*ACL not found.*docs/"):
-        await asyncio.to_thread(boot_of(vault, "consul", Notes(), ConsulServer(cluster.address)).run)
+    with pytest.raises(PermanentError, match=r"/consul/management-token is not Consul's: .*ACL not found.*docs/"):
+        await stack.boot("consul", Notes(), ConsulServer(cluster.address)).run()
     assert vault.get(names.AUTHORITY) is None
-    with pytest.raises(ConsulError) as refused:
-        await asyncio.to_thread(first.ask, "PUT", "acl/bootstrap")
+    async with first.connect() as client:
+        with pytest.raises(ConsulForbiddenError) as refused:
+            await client.http.send(Request("PUT", "/v1/acl/bootstrap"))
     index = re.search(r"reset index: (\d+)", str(refused.value))
     assert index is not None
     (cluster.data / "acl-bootstrap-reset").write_text(index[1])
-    await asyncio.to_thread(boot_of(vault, "consul", Notes(), ConsulServer(cluster.address)).run)
+    await stack.boot("consul", Notes(), ConsulServer(cluster.address)).run()
     assert vault.get(names.AUTHORITY) == "authority\n"
 
 
 @pytest.mark.real
-async def test_a_server_that_leaves_gives_its_name_back_and_tries_every_step(
-    vault: Vault, cluster: Cluster, zone_id: str
+async def test_a_server_that_leaves_gives_its_name_and_its_vote_back(
+    vault: Vault, stack: Stack, fake: FakeEc2, cluster: Cluster, zone_id: str
 ) -> None:
-    """The last step, completing the hook, finds no group in moto: it says so and nothing breaks."""
+    """Its name, its vote, and then the group's hook."""
     settle(vault, zone_id=zone_id)
-    boot = boot_of(vault, "consul", Notes(), ConsulServer(cluster.address))
-    await asyncio.to_thread(boot.run)
+    boot = stack.boot("consul", Notes(), ConsulServer(cluster.address))
+    await boot.run()
     host = Notes()
-    await asyncio.to_thread(leave, boot_of(vault, "consul", host, ConsulServer(cluster.address)), "leave")
+    await leave(stack.boot("consul", host, ConsulServer(cluster.address)), "leave")
     assert host.said == [
         "- consul.us-east-1a.cs90 (was ip-10-43-1-1.ec2.internal)",
         "left Consul",
         "the leave hook is complete",
     ]
+    (completed,) = fake.done("CompleteLifecycleAction")
+    assert (completed["LifecycleHookName"], completed["LifecycleActionResult"]) == ("leave", "CONTINUE")
 
     async def is_gone() -> bool:
         return not await listens(int(cluster.address.rpartition(":")[2]))

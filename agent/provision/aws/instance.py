@@ -1,0 +1,75 @@
+"""This instance: which machine of which stack it is, whether it is to end, and the signal that it is in its role."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from agent.adapters.aws.ec2 import Ec2, Place
+from agent.core.model.errors import Ec2UnavailableError, FatalError
+from agent.provision.aws.files import Machine
+
+ASK_EVERY_S = 5.0
+SIGNAL_PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""Between attempts to signal the stack: an update that hears nothing is rolled back."""
+
+
+async def find_machine(ec2: Ec2, stack_env: str) -> Machine:
+    """
+    Return which machine this is.
+
+    Args:
+        ec2: this instance.
+        stack_env: what user-data wrote: a line ``NAME=value`` for each.
+
+    Raises:
+        FatalError: a line is missing.
+        Ec2UnavailableError: the metadata service does not answer.
+    """
+    told = dict(line.split("=", 1) for line in stack_env.splitlines() if "=" in line)
+    missing = [name for name in ("STACK", "REGION", "ROLE", "GROUP") if name not in told]
+    if missing:
+        raise FatalError(f"stack.env does not say {', '.join(missing)}")
+    place = await ec2.place()
+    return Machine(
+        stack=told["STACK"],
+        region=told["REGION"],
+        role=told["ROLE"],
+        group=told["GROUP"],
+        instance=place.instance,
+        zone=place.zone,
+        host=await ec2.host_name(),
+        account=await ec2.account(),
+    )
+
+
+async def wait_for_termination(ec2: Ec2, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+    """Return when the instance is to be terminated; a metadata service that does not answer says nothing."""
+    while True:
+        try:
+            if await ec2.notice() is not None:
+                return
+        except Ec2UnavailableError:
+            pass
+        await sleep(ASK_EVERY_S)
+
+
+def place_of(machine: Machine) -> Place:
+    """Return where calls about *machine* go."""
+    return Place(machine.instance, machine.zone, machine.region)
+
+
+async def signal_stack(
+    ec2: Ec2, machine: Machine, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+) -> None:
+    """
+    Tell the stack that *machine* is in its role; again while AWS does not answer, or throttles.
+
+    Raises:
+        Ec2RefusedError: AWS refuses, among others as the stack waits for nothing.
+        Ec2UnavailableError: AWS still does not answer, or throttles, at the sixth attempt.
+    """
+    for pause_s in SIGNAL_PAUSES_S:
+        try:
+            return await ec2.signal(place_of(machine), machine.stack, machine.group, success=True)
+        except Ec2UnavailableError:
+            await sleep(pause_s)
+    return await ec2.signal(place_of(machine), machine.stack, machine.group, success=True)
