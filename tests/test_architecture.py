@@ -85,7 +85,7 @@ BREACHES = {
     ),
     "the command line starts no loop": ("agent/cli/exits.py", "import agent.runtime.wake"),
     "infra knows nothing of the agent": ("infra/errors.py", "import agent"),
-    "of the agent, only what provisions a machine knows infra": ("agent/cli/exits.py", "import infra.errors"),
+    "of the agent, only an instance's boot knows infra": ("agent/provision/drain.py", "import infra.errors"),
     "the agent does without AWS's libraries": ("agent/adapters/aws/ec2.py", "import boto3"),
     "the local cluster is a user's feature": ("cluster/guide.py", "import bench"),
     "what is shipped does without cluster and benchmarks": ("agent/daemon.py", "import cluster.cluster"),

@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from agent.core.model.errors import TidegateError
-from infra.errors import InfraError
 
 METADATA = "http://169.254.169.254"
 STACK_ENV = Path("/etc/tidegate/stack.env")
@@ -71,7 +70,7 @@ def main() -> None:
     """Run a command; a known error is a line on standard error and exit status 1."""
     try:
         machine()
-    except (TidegateError, InfraError) as exc:
+    except TidegateError as exc:
         for line in str(exc).splitlines():
             typer.echo(f"tidegate-machine: {line}", err=True)
         sys.exit(1)

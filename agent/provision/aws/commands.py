@@ -3,12 +3,13 @@
 import asyncio
 import os
 import time
+from collections.abc import Coroutine
 from pathlib import Path
 
 import typer
 
 from agent.adapters.aws.ec2 import Ec2
-from agent.core.model.errors import FatalError
+from agent.core.model.errors import FatalError, PermanentError
 from agent.provision.aws.boot import FAILURES, Boot, LocalHost
 from agent.provision.aws.boot import leave as leave_cluster
 from agent.provision.aws.consul_server import ConsulServer
@@ -26,7 +27,7 @@ def boot(metadata: str, stack_env: Path) -> None:
     Bring this machine into its role.
 
     Raises:
-        InfraError, TidegateError: it cannot be; the unit tries again.
+        TidegateError: it cannot be; the unit tries again.
     """
 
     async def run(told: str) -> None:
@@ -38,18 +39,31 @@ def boot(metadata: str, stack_env: Path) -> None:
                 made.say(f"failed: {exc}")
                 raise
 
-    asyncio.run(run(_read(stack_env)))
+    _run(run(_read(stack_env)))
 
 
 def leave(metadata: str, stack_env: Path) -> None:
-    """Wait until this Consul server is to be terminated, then let it leave."""
+    """
+    Wait until this Consul server is to be terminated, then let it leave.
+
+    Raises:
+        TidegateError: it is not known what is to leave; the unit tries again.
+    """
 
     async def run(told: str) -> None:
         async with _this_instance(metadata) as ec2:
             await wait_for_termination(ec2)
             await leave_cluster(await _boot(ec2, told), LEAVE_HOOK)
 
-    asyncio.run(run(_read(stack_env)))
+    _run(run(_read(stack_env)))
+
+
+def _run(command: Coroutine[None, None, None]) -> None:
+    """Run a command to its end; what the desk's modules raise becomes the agent's error of the same words."""
+    try:
+        asyncio.run(command)
+    except InfraError as exc:
+        raise PermanentError(str(exc)) from exc
 
 
 def _this_instance(metadata: str) -> Ec2:
