@@ -30,3 +30,16 @@ def machine(role: str = "consul", number: int = 1) -> Machine:
         host=f"ip-10-43-1-{number}.ec2.internal",
         account="123456789012",
     )
+
+
+class Clock:
+    """Time that passes only while somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds

@@ -18,14 +18,14 @@ from agent.core.model.errors import ConsulForbiddenError, PermanentError
 from agent.provision.aws import boot as boot_module
 from agent.provision.aws import parameter_store as names
 from agent.provision.aws.boot import SERVER_UNITS, WEB_UNITS, Boot, leave
-from agent.provision.aws.certificates import Bundle, make
+from agent.provision.aws.certificates import make
 from agent.provision.aws.consul_server import ConsulServer
 from agent.provision.aws.files import ETC, File
 from agent.provision.aws.parameter_store import Vault
 from cluster.servers.ports import free_port
 from cluster.servers.process import ServerProcess, eventually, listens
 from infra.aws import Aws
-from infra.errors import AwsError, InfraError
+from infra.errors import InfraError
 from tests.adapters.fakes.ec2 import FakeEc2, running
 from tests.infra.account import REGION
 from tests.provision.aws.machines import BUNDLE, SETTINGS, machine
@@ -46,60 +46,6 @@ class Notes:
 
     def start(self, units: Sequence[str]) -> None:
         self.units += units
-
-
-class Clock:
-    """Time that passes only while somebody sleeps."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-
-
-@pytest.fixture(scope="module")
-def ssm(aws: None) -> Any:
-    return boto3.client("ssm", REGION)
-
-
-@pytest.fixture
-def vault(ssm: Any, request: pytest.FixtureRequest) -> Vault:
-    clock = Clock()
-    stack = request.node.name.replace("[", "-").replace("]", "")
-    return Vault(ssm, stack, sleep=clock.sleep, clock=clock)
-
-
-def test_the_first_to_choose_a_secret_wins_for_all(vault: Vault) -> None:
-    assert vault.claim(names.GOSSIP_KEY, lambda: "one") == "one"
-    assert vault.claim(names.GOSSIP_KEY, lambda: "two") == "one"
-
-
-def test_of_two_that_choose_at_the_same_time_one_wins(vault: Vault) -> None:
-    def slow() -> str:
-        # Between looking and writing, another machine writes.
-        vault.claim(names.GOSSIP_KEY, lambda: "faster")
-        return "slower"
-
-    assert vault.claim(names.GOSSIP_KEY, slow) == "faster"
-
-
-def test_secrets_are_encrypted(vault: Vault, ssm: Any) -> None:
-    vault.claim(names.NODE_TOKEN, names.new_token)
-    found = ssm.get_parameter(Name=f"/tidegate/{vault.stack}/{names.NODE_TOKEN}")["Parameter"]
-    assert found["Type"] == "SecureString"
-
-
-def test_a_secret_that_never_comes_ends_the_boot_with_its_name(vault: Vault) -> None:
-    with pytest.raises(AwsError, match=r"/web/node-token was not written within 600 s"):
-        vault.wait(names.NODE_TOKEN, deadline_s=600)
-
-
-def test_a_bundle_fits_into_a_parameter_and_comes_back(vault: Vault) -> None:
-    assert Bundle.unpack(vault.claim(names.CERTIFICATE, BUNDLE.pack)) == BUNDLE
 
 
 @pytest.fixture
