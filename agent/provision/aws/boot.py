@@ -23,7 +23,7 @@ from agent.core.model.names import parse_app
 from agent.provision.aws import certificates, parameter_store
 from agent.provision.aws.consul_server import ConsulServer
 from agent.provision.aws.files import File, Machine, ServerSecrets, WebSecrets, server_files, web_files
-from agent.provision.aws.instance import place_of, signal_stack
+from agent.provision.aws.instance import complete_hook, signal_stack
 from agent.provision.aws.parameter_store import Vault
 from infra.aws import Aws
 from infra.dns_records import Server, Zone
@@ -218,10 +218,7 @@ async def leave(boot: Boot, hook: str) -> None:
         say("left Consul")
 
     async def complete() -> None:
-        place = place_of(machine)
-        membership = await boot.ec2.membership(place)
-        if membership is not None:
-            await boot.ec2.complete(place, membership.group, hook, "CONTINUE")
+        await complete_hook(boot.ec2, machine, hook)
         say("the leave hook is complete")
 
     for step in (name, vote, complete):

@@ -8,8 +8,8 @@ from agent.core.model.errors import Ec2UnavailableError, FatalError
 from agent.provision.aws.files import Machine
 
 ASK_EVERY_S = 5.0
-SIGNAL_PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
-"""Between attempts to signal the stack: an update that hears nothing is rolled back."""
+RETRY_PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""Between attempts: an update that hears no signal is rolled back, a hook that nobody completes holds the group up."""
 
 
 async def find_machine(ec2: Ec2, stack_env: str) -> Machine:
@@ -67,9 +67,36 @@ async def signal_stack(
         Ec2RefusedError: AWS refuses, among others as the stack waits for nothing.
         Ec2UnavailableError: AWS still does not answer, or throttles, at the sixth attempt.
     """
-    for pause_s in SIGNAL_PAUSES_S:
+
+    async def signal() -> None:
+        await ec2.signal(place_of(machine), machine.stack, machine.group, success=True)
+
+    await _with_retries(signal, sleep)
+
+
+async def complete_hook(
+    ec2: Ec2, machine: Machine, hook: str, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+) -> None:
+    """
+    Let the group go on with *machine*, where it is in one; again while AWS does not answer, or throttles.
+
+    Raises:
+        Ec2RefusedError: AWS refuses, among others as the hook has ended already.
+        Ec2UnavailableError: AWS still does not answer, or throttles, at the sixth attempt.
+    """
+
+    async def complete() -> None:
+        membership = await ec2.membership(place_of(machine))
+        if membership is not None:
+            await ec2.complete(place_of(machine), membership.group, hook, "CONTINUE")
+
+    await _with_retries(complete, sleep)
+
+
+async def _with_retries(call: Callable[[], Awaitable[None]], sleep: Callable[[float], Awaitable[None]]) -> None:
+    for pause_s in RETRY_PAUSES_S:
         try:
-            return await ec2.signal(place_of(machine), machine.stack, machine.group, success=True)
+            return await call()
         except Ec2UnavailableError:
             await sleep(pause_s)
-    return await ec2.signal(place_of(machine), machine.stack, machine.group, success=True)
+    return await call()
