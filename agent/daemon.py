@@ -18,12 +18,12 @@ from agent.adapters.consul.kv import ConsulClient
 from agent.adapters.consul.presence import Presence
 from agent.adapters.consul.watch import Pace, watch
 from agent.adapters.docker.adapter import DockerAdapter
-from agent.adapters.host.disk import look_at_disk
+from agent.adapters.host.disk import disk_usage
 from agent.adapters.host.journal import Journal, boot_id
 from agent.adapters.host.probe import Prober
 from agent.adapters.host.systemd import Notifier
 from agent.config import Ec2Settings, Settings
-from agent.core.cloud.asg_hooks import Hook, Patience
+from agent.core.cloud.asg_hooks import Hook, Timeouts
 from agent.core.host.build_report import HostView, Identity, report_of, with_times
 from agent.core.host.memory import Memory
 from agent.core.model.keys import Known, Outcome
@@ -42,17 +42,17 @@ from agent.http.api import Source, make_app
 from agent.http.coordination import make_coordinator_app
 from agent.pacing.clock import Clock, SystemClock
 from agent.process import Agent, run
-from agent.runtime.cloud.asg_lifecycle import Belongs, Lifecycle, follow_instance, place_of
+from agent.runtime.cloud.asg_lifecycle import InstanceGroup, Lifecycle, follow_instance, place_of
 from agent.runtime.fleet.coordinator import Coordinator
 from agent.runtime.fleet.leader import Leader
 from agent.runtime.fleet.registration import keep_registered
 from agent.runtime.host.event_sources import follow_docker, follow_haproxy
-from agent.runtime.host.executor import Between, Executor, go_on
+from agent.runtime.host.executor import BeforeAction, Executor, go_on
 from agent.runtime.host.jobs import Jobs
 from agent.runtime.host.observer import Observer
-from agent.runtime.host.reconciler import Reconciler, Trust
+from agent.runtime.host.reconciler import BootPolicy, Reconciler
 from agent.runtime.host.reporter import Reporter
-from agent.runtime.wake import Wake
+from agent.runtime.wake import WakeSignal
 
 log = structlog.get_logger()
 LAST_REPORT_S = 1.5
@@ -68,7 +68,7 @@ class Outside:
     clock: Clock = field(default_factory=SystemClock)
 
 
-async def run_agent(settings: Settings, *, between: Between = go_on) -> None:
+async def run_agent(settings: Settings, *, before_action: BeforeAction = go_on) -> None:
     """
     Run until a signal.
 
@@ -92,7 +92,7 @@ async def run_agent(settings: Settings, *, between: Between = go_on) -> None:
             await run(lambda _: compose_coordinator(settings, outside), notifier)
             return
         async with make_docker(settings.docker, settings.app, settings.node) as docker:
-            await run(lambda group: compose_host(settings, outside, docker, group, between), notifier)
+            await run(lambda group: compose_host(settings, outside, docker, group, before_action), notifier)
 
 
 async def new_identity(node: NodeName, ec2: Ec2Settings) -> Identity:
@@ -134,10 +134,10 @@ def compose_coordinator(settings: Settings, outside: Outside) -> Agent:
 
 
 def compose_host(
-    settings: Settings, outside: Outside, docker: DockerAdapter, group: asyncio.TaskGroup, between: Between
+    settings: Settings, outside: Outside, docker: DockerAdapter, group: asyncio.TaskGroup, before_action: BeforeAction
 ) -> Agent:
     """Put the agent of a host together; *group* owns the jobs and the health probes that it begins."""
-    app, wake, looked, clock = settings.app, Wake(), asyncio.Event(), outside.clock
+    app, wake, looked, clock = settings.app, WakeSignal(), asyncio.Event(), outside.clock
     proxy = make_proxy(settings.haproxy, app, settings.state_dir)
     proxy.ensure_maps()
     presence = _presence(settings, outside)
@@ -145,14 +145,14 @@ def compose_host(
     jobs = Jobs(app, docker, group, wake.call, clock)
     prober = Prober(group, lambda: wake.call("probe"), clock)
     data_root, reserve_bytes = settings.docker.data_root, settings.docker.disk_reserve_bytes
-    observer = Observer(docker, proxy, prober, jobs, lambda: look_at_disk(data_root, reserve_bytes), clock)
+    observer = Observer(docker, proxy, prober, jobs, lambda: disk_usage(data_root, reserve_bytes), clock)
     journal = make_journal(settings.haproxy, app, settings.state_dir)
     reconciler = Reconciler(
         app=app,
         node=settings.node,
-        trust=Trust(settings.boot_wait, settings.journal_max_age),
+        boot_policy=BootPolicy(settings.boot_wait, settings.journal_max_age),
         observer=observer,
-        executor=Executor(proxy, jobs, between),
+        executor=Executor(proxy, jobs, before_action),
         prober=prober,
         journal=journal,
         wake=wake,
@@ -199,7 +199,7 @@ def _coordinators(settings: Settings, outside: Outside) -> tuple[Coordinator, ..
     """Make one coordinator for each app that the settings name."""
     registries, made = make_registries(settings.docker), []
     for app in settings.coordinated:
-        wake = Wake()
+        wake = WakeSignal()
         on_change = partial(wake.call, "lease")
         leader = Leader(outside.consul, app, settings.node, outside.identity.instance, on_change, clock=outside.clock)
         made.append(Coordinator(outside.consul, leader, registries.digest, wake, outside.clock))
@@ -255,8 +255,8 @@ async def _follow(ec2: Ec2Settings, reconciler: Reconciler, reporter: Reporter, 
             cloud,
             lambda place: Lifecycle(
                 cloud=cloud,
-                belongs=Belongs(place, hooks, ec2.stack, ec2.resource),
-                patience=Patience(ec2.launch_timeout, ec2.leave_timeout),
+                instance_group=InstanceGroup(place, hooks, ec2.stack, ec2.resource),
+                timeouts=Timeouts(ec2.launch_timeout, ec2.leave_timeout),
                 report=latest,
                 set_leaving=lambda leaving: reconciler.set_leaving(leaving=leaving),
                 clock=clock,

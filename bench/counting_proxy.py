@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from cluster.servers.ports import free_port
 
 
-class Meter:
+class CountingProxy:
     """Passes everything on to the loopback *port*."""
 
     def __init__(self, port: int) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from agent.core.model.states import SlotPhase
 from bench.figures import Figure, at_most, shown
-from bench.rig import Bed, bed
+from bench.rig import Rig, rig
 from cluster.scenarios.host import slot_of
 from cluster.traffic.clients import Mix
 from cluster.traffic.generator import Traffic
@@ -42,7 +42,7 @@ MIX = Mix(
 async def measure() -> list[Figure]:
     """Measure own times without load, then what two ways to deploy lose under the same load."""
     knobs = {"min_healthy_time": f"{WINDOW_S:g}s", "bake_time": "500ms", "visit_idle": "2s", "keep_releases": "1"}
-    async with bed(knobs) as made:
+    async with rig(knobs) as made:
         own = [await _own_time(made, *_turn(made, number)) for number in range(ROUNDS)]
         serving, other = _turn(made, ROUNDS)
         ours = await _ours(made, serving, other)
@@ -56,12 +56,12 @@ async def measure() -> list[Figure]:
     ]
 
 
-def _turn(made: Bed, number: int) -> tuple[str, str]:
+def _turn(made: Rig, number: int) -> tuple[str, str]:
     """Return what serves in this round, and what is deployed."""
     return (made.a, made.b) if number % 2 == 0 else (made.b, made.a)
 
 
-async def _own_time(made: Bed, old: str, new: str) -> float:
+async def _own_time(made: Rig, old: str, new: str) -> float:
     logged = len(made.host.agent.log.read_text())
     began = time.monotonic()
     await made.put("stage", new)
@@ -86,7 +86,7 @@ def _start_s(events: list[dict[str, Any]]) -> float:
     return (datetime.fromisoformat(started["timestamp"]) - datetime.fromisoformat(asked["timestamp"])).total_seconds()
 
 
-async def _ours(made: Bed, old: str, new: str) -> Outcome:
+async def _ours(made: Rig, old: str, new: str) -> Outcome:
     async with Traffic(made.host.target, mix=MIX) as traffic:
         await asyncio.sleep(2)
         await made.put("stage", new)
@@ -97,7 +97,7 @@ async def _ours(made: Bed, old: str, new: str) -> Outcome:
         return await traffic.stop()
 
 
-async def _stop_and_start(made: Bed, old: str, new: str) -> Outcome:
+async def _stop_and_start(made: Rig, old: str, new: str) -> Outcome:
     """Do what a script does: stop the old container, start the new one in its place."""
     report = await made.host.report()
     assert report is not None

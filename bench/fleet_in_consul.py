@@ -13,7 +13,7 @@ from agent.core.model.keys import node_report
 from agent.core.model.names import AppName, NodeName, SlotName
 from agent.core.model.record import RecordedRelease
 from agent.core.model.report import NodeReport, SlotReport
-from agent.core.model.states import AdminState, Gate, SlotPhase
+from agent.core.model.states import AdminState, ReadinessGate, SlotPhase
 from cluster.servers.consul import ConsulServer
 
 T = TypeVar("T")
@@ -74,7 +74,7 @@ def staged(app: AppName, node: NodeName, source: RecordedRelease, target: Record
         phase=SlotPhase.SERVING if target is None else SlotPhase.STAGED,
         summary=f"blue serving {source.image}" + (f", green staged {target.image}" if target else ""),
         is_ready=True,
-        gate=Gate.OPEN,
+        gate=ReadinessGate.OPEN,
         old_workers=0,
         wants=source.image,
         holds=target.image if target else "",

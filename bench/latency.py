@@ -6,7 +6,7 @@ from statistics import median, quantiles
 
 from agent.core.model.states import SlotPhase
 from bench.figures import Figure, at_most
-from bench.rig import Bed, bed
+from bench.rig import Rig, rig
 from cluster.scenarios.host import version_of
 from cluster.traffic.http import Connection
 
@@ -21,7 +21,7 @@ async def measure() -> list[Figure]:
     """Switch to b and back, *ROUNDS* times; b is staged anew each time."""
     forward: list[float] = []
     back: list[float] = []
-    async with bed({"min_healthy_time": "100ms"}) as made:
+    async with rig({"min_healthy_time": "100ms"}) as made:
         for _ in range(ROUNDS):
             await made.put("stage", made.b)
             await made.until(made.b, SlotPhase.STAGED)
@@ -35,7 +35,7 @@ async def measure() -> list[Figure]:
     return [*_figures("switch", forward), *_figures("rollback", back)]
 
 
-async def _switch(made: Bed, image: str) -> float:
+async def _switch(made: Rig, image: str) -> float:
     """Write the key; return the seconds until a new connection gets the release."""
     began = time.monotonic()
     async with asyncio.TaskGroup() as group:

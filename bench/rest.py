@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 
 from bench.figures import Figure, at_most, shown
-from bench.rig import Bed, bed
+from bench.rig import Rig, rig
 from cluster.servers.ports import free_port
 from cluster.servers.process import eventually
 
@@ -26,7 +26,7 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 async def measure() -> list[Figure]:
     """Measure memory, CPU, requests to Consul and file descriptors at rest, then starts beside a running release."""
     count = Counter()
-    async with count.listening() as port, bed({}, count.through(port)) as made:
+    async with count.listening() as port, rig({}, count.through(port)) as made:
         return [*await _at_rest(made, count), await _starts(made)]
 
 
@@ -71,7 +71,7 @@ class Counter:
             sink.close()
 
 
-async def _at_rest(made: Bed, count: Counter) -> list[Figure]:
+async def _at_rest(made: Rig, count: Counter) -> list[Figure]:
     await asyncio.sleep(SETTLE_S)
     proc = Path(f"/proc/{made.host.agent.pid}")
     before, requests, fds, mib = _cpu_s(proc), count.requests, _fds(proc), _mib(proc)
@@ -87,7 +87,7 @@ async def _at_rest(made: Bed, count: Counter) -> list[Figure]:
     ]
 
 
-async def _starts(made: Bed) -> Figure:
+async def _starts(made: Rig) -> Figure:
     samples = []
     url = f"http://127.0.0.1:{made.host.settings.api.port}/readyz"
 

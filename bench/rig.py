@@ -17,8 +17,8 @@ APP = f"bench-{uuid.uuid4().hex[:8]}"
 
 
 @dataclass(frozen=True, slots=True)
-class Bed:
-    """A host that serves release a; b is on the shelf."""
+class Rig:
+    """A host that serves release a; b is pushed."""
 
     host: Host
     consul: ConsulServer
@@ -35,7 +35,7 @@ class Bed:
 
 
 @asynccontextmanager
-async def bed(knobs: Mapping[str, str], through: Callable[[str], str] = str) -> AsyncIterator[Bed]:
+async def rig(knobs: Mapping[str, str], through: Callable[[str], str] = str) -> AsyncIterator[Rig]:
     """
     Make the servers and the host, and let it serve a.
 
@@ -46,8 +46,8 @@ async def bed(knobs: Mapping[str, str], through: Callable[[str], str] = str) -> 
     async with AsyncExitStack() as stack:
         docker = await stack.enter_async_context(docker_daemon())
         consul = await stack.enter_async_context(consul_server())
-        shelf = await stack.enter_async_context(registry())
-        images = Images(docker, shelf)
+        store = await stack.enter_async_context(registry())
+        images = Images(docker, store)
         stack.push_async_callback(images.forget)
         a, b = await images.testapp("a"), await images.testapp("b")
         settings = {"consul": {"address": through(consul.address)}}
@@ -55,6 +55,6 @@ async def bed(knobs: Mapping[str, str], through: Callable[[str], str] = str) -> 
         made = await stack.enter_async_context(host(plan, docker, consul))
         await consul.put(f"{APP}/active/image", a)
         await made.start_agent()
-        ready = Bed(made, consul, a, b)
+        ready = Rig(made, consul, a, b)
         await ready.until(a, SlotPhase.SERVING)
         yield ready

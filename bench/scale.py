@@ -22,12 +22,12 @@ from agent.core.model.names import ReleaseId as Id
 from agent.core.model.record import Phase, RecordedRelease
 from agent.core.rollout.advance import advance
 from agent.core.rollout.change import Change, writes_of
-from agent.core.rollout.commands import Signature, deploy
+from agent.core.rollout.commands import CommandAuthor, deploy
 from agent.core.rollout.decision import Request
 from agent.core.rollout.fleet import Resolution
 from agent.core.rollout.strategy import Strategy
 from agent.runtime.fleet.watch import FleetWatch
-from bench.counting_proxy import Meter
+from bench.counting_proxy import CountingProxy
 from bench.figures import Figure, at_most, shown
 from bench.fleet_in_consul import Population, staged
 from cluster.servers.consul import ConsulServer, consul_server
@@ -47,7 +47,7 @@ SERVED = RecordedRelease(
 
 async def measure() -> list[Figure]:
     """Measure the barrier, then commands on the same fleet."""
-    async with _town() as (people, client):
+    async with _fleet() as (people, client):
         target = await _begin(client)
         seen, read = [], []
         for _ in range(ROUNDS):
@@ -68,7 +68,7 @@ async def measure() -> list[Figure]:
 
 
 @asynccontextmanager
-async def _town() -> AsyncIterator[tuple[Population, ConsulClient]]:
+async def _fleet() -> AsyncIterator[tuple[Population, ConsulClient]]:
     async with AsyncExitStack() as stack:
         consul = await stack.enter_async_context(consul_server())
         client = await stack.enter_async_context(ConsulClient(consul.address))
@@ -89,7 +89,7 @@ async def _begin(client: ConsulClient) -> RecordedRelease:
     """Deploy, up to the phase in which every host has to stage; return what it stages."""
     reading = await read_fleet(client, APP)
     request = Request(image=ImageReference("registry.example/shop:b"))
-    by = Signature("bench", "", time.time())
+    by = CommandAuthor("bench", "", time.time())
     await _write(client, deploy(reading.keys, reading.reports.values(), request, Strategy(), by))
     watch = FleetWatch(client, APP, COORDINATOR, lambda: None)
     while True:
@@ -111,8 +111,8 @@ async def _write(client: ConsulClient, change: Change) -> None:
 async def _barrier(people: Population, target: RecordedRelease) -> tuple[float, float]:
     """Return the seconds from the last report to the barrier, and the megabytes read."""
     news = asyncio.Event()
-    meter = Meter(people.consul.port)
-    async with meter.listening() as address, ConsulClient(address) as client:
+    proxy = CountingProxy(people.consul.port)
+    async with proxy.listening() as address, ConsulClient(address) as client:
         watch = FleetWatch(client, APP, COORDINATOR, news.set)
         await people.report(staged(APP, node, SERVED, None) for node in people.nodes)
         async with asyncio.TaskGroup() as group:
@@ -121,14 +121,14 @@ async def _barrier(people: Population, target: RecordedRelease) -> tuple[float, 
                 await news.wait()
                 news.clear()
             await asyncio.sleep(3)  # nothing happens, and the watch may read twice at once again
-            before = meter.bytes_back
+            before = proxy.bytes_back
             passed = group.create_task(_passes(watch, news))
             await people.report(staged(APP, node, SERVED, target) for node in people.nodes)
             last = time.monotonic()
             seen = await passed
             await watch.reading_anew()
             task.cancel()
-    return max(0.0, seen - last), (meter.bytes_back - before) / 1e6
+    return max(0.0, seen - last), (proxy.bytes_back - before) / 1e6
 
 
 async def _knows_all(watch: FleetWatch) -> bool:

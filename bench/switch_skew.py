@@ -15,7 +15,7 @@ from statistics import median, quantiles
 
 from agent.core.model.record import Phase
 from bench.figures import Figure, at_most, shown
-from cluster.scenarios.fleet import FleetStory
+from cluster.scenarios.fleet import FleetScenario
 from cluster.servers.dockerd import docker_daemon
 from cluster.servers.fleet import Fleet, FleetPlan, fleet
 from cluster.servers.host import TEST_KNOBS, Host
@@ -31,8 +31,8 @@ CALM_S = 2.2
 
 async def measure() -> list[Figure]:
     """Stage, switch and take back, *ROUNDS* times."""
-    async with _town() as (made, image):
-        last = [await _round(FleetStory(made, ""), image) for _ in range(ROUNDS)]
+    async with _fleet() as (made, image):
+        last = [await _round(FleetScenario(made, ""), image) for _ in range(ROUNDS)]
     p99 = quantiles(last, n=100, method="inclusive")[98]
     return [
         at_most(f"5 hosts: commit to the last host switched, p99 of {ROUNDS}", p99, "ms", P99_MS),
@@ -41,37 +41,37 @@ async def measure() -> list[Figure]:
 
 
 @asynccontextmanager
-async def _town() -> AsyncIterator[tuple[Fleet, str]]:
+async def _fleet() -> AsyncIterator[tuple[Fleet, str]]:
     async with AsyncExitStack() as stack:
         docker = await stack.enter_async_context(docker_daemon())
-        shelf = await stack.enter_async_context(registry())
-        images = Images(docker, shelf)
+        store = await stack.enter_async_context(registry())
+        images = Images(docker, store)
         stack.push_async_callback(images.forget)
         a, b = await images.testapp("a"), await images.testapp("b")
         plan = FleetPlan(f"bench-{uuid.uuid4().hex[:8]}", knobs={**TEST_KNOBS, "min_healthy_time": "100ms"})
         yield await stack.enter_async_context(fleet(plan, docker, image=a)), b
 
 
-async def _round(story: FleetStory, image: str) -> float:
+async def _round(scenario: FleetScenario, image: str) -> float:
     """Return the milliseconds from the commit to the last host's switch."""
-    await story.settled()
-    logged = {node: len(host.agent.log.read_text()) for node, host in story.fleet.hosts.items()}
-    await _say(story, "deploy", image, "--manual", "--detach", "--min-healthy-time", "1s")
-    await story.until_phase(Phase.READY)
+    await scenario.settled()
+    logged = {node: len(host.agent.log.read_text()) for node, host in scenario.fleet.hosts.items()}
+    await _command(scenario, "deploy", image, "--manual", "--detach", "--min-healthy-time", "1s")
+    await scenario.until_phase(Phase.READY)
     await asyncio.sleep(CALM_S)
-    await _say(story, "promote")
-    await story.until_phase(Phase.BAKING)
-    commit = next(entry for entry in reversed(await story.history()) if entry["to"] == Phase.SWITCHING)
+    await _command(scenario, "promote")
+    await scenario.until_phase(Phase.BAKING)
+    commit = next(entry for entry in reversed(await scenario.history()) if entry["to"] == Phase.SWITCHING)
     at = datetime.fromisoformat(commit["at"])
-    switches = [_switched(host, logged[node]) for node, host in story.fleet.hosts.items()]
+    switches = [_switched(host, logged[node]) for node, host in scenario.fleet.hosts.items()]
     await asyncio.sleep(CALM_S)
-    await _say(story, "rollback")
-    await story.until_phase(Phase.ROLLED_BACK)
+    await _command(scenario, "rollback")
+    await scenario.until_phase(Phase.ROLLED_BACK)
     return max((switched - at).total_seconds() * 1e3 for switched in switches)
 
 
-async def _say(story: FleetStory, name: str, *arguments: str) -> None:
-    said = await story.fleet.cli(name, *arguments, "--app", story.fleet.app)
+async def _command(scenario: FleetScenario, name: str, *arguments: str) -> None:
+    said = await scenario.fleet.cli(name, *arguments, "--app", scenario.fleet.app)
     if said.code != 0:
         raise LabError(f"tidegate {name}: {said.out}{said.err}")
 

@@ -24,7 +24,7 @@ from agent.core.model.names import AppName, parse_app
 POLL_EVERY_S = 1.0
 
 
-class Crowd:
+class Watchers:
     """What its hosts have read."""
 
     def __init__(self, hosts: int) -> None:
@@ -44,17 +44,19 @@ class Crowd:
         self.requests += 1
 
 
-async def _watch(address: str, app: AppName, crowd: Crowd, group: asyncio.TaskGroup, stack: AsyncExitStack) -> None:
+async def _watch(
+    address: str, app: AppName, watchers: Watchers, group: asyncio.TaskGroup, stack: AsyncExitStack
+) -> None:
     def on_reading(outcome: Outcome) -> None:
         if isinstance(outcome, Known) and isinstance(outcome.snapshot.active, Present):
-            crowd.saw(outcome.snapshot.active.value)
+            watchers.saw(outcome.snapshot.active.value)
 
-    for number in range(crowd.hosts):
+    for number in range(watchers.hosts):
         client = await stack.enter_async_context(ConsulClient(address))
-        group.create_task(watch(client, app, on_reading, on_contact=crowd.contact), name=f"host-{number}")
+        group.create_task(watch(client, app, on_reading, on_contact=watchers.contact), name=f"host-{number}")
 
 
-async def _poll(address: str, app: str, crowd: Crowd, group: asyncio.TaskGroup, stack: AsyncExitStack) -> None:
+async def _poll(address: str, app: str, watchers: Watchers, group: asyncio.TaskGroup, stack: AsyncExitStack) -> None:
     http = await stack.enter_async_context(aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)))
 
     async def host() -> None:
@@ -64,27 +66,27 @@ async def _poll(address: str, app: str, crowd: Crowd, group: asyncio.TaskGroup, 
             for key in ("stage", "active"):
                 async with http.get(f"{address}/v1/kv/{app}/{key}/image?raw") as reply:
                     value = await reply.text()
-                crowd.contact()
+                watchers.contact()
             if value != last:
                 last = value
-                crowd.saw(value)
+                watchers.saw(value)
             next_at += POLL_EVERY_S
             await asyncio.sleep(max(0.0, next_at - time.monotonic()))
 
-    for number in range(crowd.hosts):
+    for number in range(watchers.hosts):
         group.create_task(host(), name=f"host-{number}")
 
 
 async def _run(address: str, app: str, hosts: int, way: str) -> None:
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    crowd = Crowd(hosts)
+    watchers = Watchers(hosts)
     async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
         begin = _watch if way == "watch" else _poll
-        members = group.create_task(begin(address, parse_app(app), crowd, group, stack), name="begin")
+        members = group.create_task(begin(address, parse_app(app), watchers, group, stack), name="begin")
         await members
         while await reader.readline():
-            print(json.dumps({"image": "", "times": [], "requests": crowd.requests}), flush=True)
+            print(json.dumps({"image": "", "times": [], "requests": watchers.requests}), flush=True)
         for task in asyncio.all_tasks() - {asyncio.current_task()}:
             task.cancel()
 

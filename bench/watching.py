@@ -45,9 +45,9 @@ async def measure() -> list[Figure]:
 
 
 async def _watched(consul: ConsulServer, hosts: int, most_s: float) -> list[Figure]:
-    async with _crowds(consul, hosts, "watch") as crowds:
-        last, each = await _rounds(consul, crowds, ROUNDS)
-        asked, cpu = await _at_rest(consul, crowds, REST_S)
+    async with _watcher_processes(consul, hosts, "watch") as processes:
+        last, each = await _rounds(consul, processes, ROUNDS)
+        asked, cpu = await _at_rest(consul, processes, REST_S)
     return [
         at_most(f"{hosts} watching hosts: key written to the last host, p99", _p99(last) * 1e3, "ms", most_s * 1e3),
         shown(f"{hosts} watching hosts: key written to the last host, median", median(last) * 1e3, "ms"),
@@ -58,9 +58,9 @@ async def _watched(consul: ConsulServer, hosts: int, most_s: float) -> list[Figu
 
 
 async def _polled(consul: ConsulServer, hosts: int) -> list[Figure]:
-    async with _crowds(consul, hosts, "poll") as crowds:
-        last, each = await _rounds(consul, crowds, POLLED_ROUNDS)
-        asked, cpu = await _at_rest(consul, crowds, POLLED_S)
+    async with _watcher_processes(consul, hosts, "poll") as processes:
+        last, each = await _rounds(consul, processes, POLLED_ROUNDS)
+        asked, cpu = await _at_rest(consul, processes, POLLED_S)
     return [
         shown(f"{hosts} polling hosts: key written to the last host, median", median(last) * 1e3, "ms"),
         shown(f"{hosts} polling hosts: key written to a host, median", median(each) * 1e3, "ms"),
@@ -70,7 +70,7 @@ async def _polled(consul: ConsulServer, hosts: int) -> list[Figure]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Crowd:
+class _WatcherProcess:
     process: asyncio.subprocess.Process
 
     async def said(self) -> Any:
@@ -85,10 +85,10 @@ class _Crowd:
 
 
 @asynccontextmanager
-async def _crowds(consul: ConsulServer, hosts: int, way: str) -> AsyncIterator[list[_Crowd]]:
+async def _watcher_processes(consul: ConsulServer, hosts: int, way: str) -> AsyncIterator[list[_WatcherProcess]]:
     for key in ("stage", "active"):
         await consul.put(f"{APP}/{key}/image", "bench:first")
-    crowds: list[_Crowd] = []
+    processes: list[_WatcherProcess] = []
     try:
         for _ in range(PROCESSES):
             process = await asyncio.create_subprocess_exec(
@@ -97,16 +97,18 @@ async def _crowds(consul: ConsulServer, hosts: int, way: str) -> AsyncIterator[l
                 stdout=asyncio.subprocess.PIPE,
                 limit=2**20,
             )
-            crowds.append(_Crowd(process))
-        await asyncio.gather(*(crowd.said() for crowd in crowds))
-        yield crowds
+            processes.append(_WatcherProcess(process))
+        await asyncio.gather(*(watchers.said() for watchers in processes))
+        yield processes
     finally:
-        for crowd in crowds:
-            crowd.process.kill()
-            await crowd.process.wait()
+        for watchers in processes:
+            watchers.process.kill()
+            await watchers.process.wait()
 
 
-async def _rounds(consul: ConsulServer, crowds: list[_Crowd], count: int) -> tuple[list[float], list[float]]:
+async def _rounds(
+    consul: ConsulServer, processes: list[_WatcherProcess], count: int
+) -> tuple[list[float], list[float]]:
     """Return the seconds from each write to the last host's reading, and to every host's."""
     last: list[float] = []
     each: list[float] = []
@@ -115,21 +117,23 @@ async def _rounds(consul: ConsulServer, crowds: list[_Crowd], count: int) -> tup
         began = time.monotonic()
         await consul.put(f"{APP}/active/image", f"bench:{number}")
         times = [
-            at - began for said in await asyncio.gather(*(crowd.said() for crowd in crowds)) for at in said["times"]
+            at - began
+            for said in await asyncio.gather(*(watchers.said() for watchers in processes))
+            for at in said["times"]
         ]
         last.append(max(times))
         each += times
     return last, each
 
 
-async def _at_rest(consul: ConsulServer, crowds: list[_Crowd], seconds: float) -> tuple[float, float]:
+async def _at_rest(consul: ConsulServer, processes: list[_WatcherProcess], seconds: float) -> tuple[float, float]:
     """Return requests a second, and the cores that the server uses."""
     await asyncio.sleep(CALM_S)
-    asked = [await crowd.requests() for crowd in crowds]
+    asked = [await watchers.requests() for watchers in processes]
     cpu = cpu_s(consul.process.pid)
     await asyncio.sleep(seconds)
     used = cpu_s(consul.process.pid) - cpu
-    now = [await crowd.requests() for crowd in crowds]
+    now = [await watchers.requests() for watchers in processes]
     return (sum(now) - sum(asked)) / seconds, used / seconds
 
 

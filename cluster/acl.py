@@ -99,14 +99,14 @@ class ConsulApi:
         for role in Role:
             await self._make_policy(policy_name(role, AppName(APP)), policy(role, AppName(APP)))
 
-    async def admit(self, node: str, role: Role) -> None:
+    async def create_machine_tokens(self, node: str, role: Role) -> None:
         """Let Consul know the two tokens of a machine: its Consul agent's, and its Tidegate agent's in *role*."""
         rules = f'node "{node}" {{ policy = "write" }} service_prefix "" {{ policy = "read" }}'
         await self._make_policy(f"agent-{node}", rules)
         await self._make(f"agent/{node}", f"agent-{node}")
         await self._make(f"{role}/{node}", policy_name(role, AppName(APP)))
 
-    async def admit_people(self) -> None:
+    async def create_people_tokens(self) -> None:
         """Let Consul know the tokens of those who deploy, and of those who look."""
         for role in (Role.OPERATOR, Role.READ_ONLY):
             await self._make(str(role), policy_name(role, AppName(APP)))

@@ -167,7 +167,7 @@ class Cluster:
         new = [self.machine(name) for name in wanted if name not in before]
         async with self.consul() as consul:
             for web in new:
-                await consul.admit(web.name, Role.NODE)
+                await consul.create_machine_tokens(web.name, Role.NODE)
         await asyncio.gather(*(self._prepare(web) for web in new))
         return new
 
@@ -218,10 +218,10 @@ class Cluster:
         async with self.consul() as consul:
             await consul.bootstrap()
             for server in self.servers():
-                await consul.admit(server.name, Role.COORDINATOR)
+                await consul.create_machine_tokens(server.name, Role.COORDINATOR)
             for web in webs:
-                await consul.admit(web.name, Role.NODE)
-            await consul.admit_people()
+                await consul.create_machine_tokens(web.name, Role.NODE)
+            await consul.create_people_tokens()
 
     async def _compose(self, *arguments: str, timeout_s: float) -> str:
         options = ("-p", self.layout.project, "-f", str(HERE / "compose.yaml"))

@@ -29,7 +29,7 @@ from agent.config import (
     HaproxySettings,
     Settings,
 )
-from agent.core.model.app import App, Knobs
+from agent.core.model.app import App, DeployTimings
 from agent.core.model.durations import format_duration, parse_duration
 from agent.core.model.spec import LogOptions, Probe, RunSpec
 
@@ -55,7 +55,7 @@ SECTIONS = (
     Section("[api]", ApiSettings, in_environment=True),
     Section("[ec2]", Ec2Settings, in_environment=True),
     Section("[[apps]]", App),
-    Section("[apps.knobs]", Knobs, "Times and counts of a deploy."),
+    Section("[apps.knobs]", DeployTimings, "Times and counts of a deploy."),
     Section("[apps.default_spec]", RunSpec, "The run spec of a release that is set by hand."),
     Section("[apps.default_spec.probe]", Probe),
     Section("[apps.default_spec.log]", LogOptions),

@@ -16,9 +16,9 @@ from typing import Any, get_args
 
 from typer.models import ArgumentInfo
 
-from agent.cli.exits import Exit
+from agent.cli.exit_codes import Exit
 from agent.cli.main import cli
-from agent.cli.options import Access
+from agent.cli.options import ConsulOptions
 
 PAGE = Path(__file__).with_name("cli.md")
 HEAD = Path(__file__).with_name("cli.md.in")
@@ -45,7 +45,7 @@ def page() -> str:
         "<!-- Written by docs/generate_cli.py: change the commands or cli.md.in, not this page. -->",
         HEAD.read_text(encoding="utf-8").rstrip("\n"),
         "\n".join(["## Exit codes", "", *_exit_codes()]),
-        "\n".join(["## Options for the app and for Consul", "", *_table(_options_of(Access))]),
+        "\n".join(["## Options for the app and for Consul", "", *_table(_options_of(ConsulOptions))]),
         *("\n".join(_command(name, callback)) for name, callback in commands.items()),
     ]
     return "\n\n".join(parts) + "\n"
@@ -67,7 +67,7 @@ def _command(name: str, callback: Callable[..., Any]) -> Iterator[str]:
     yield f"## `{' '.join(['tidegate', name, '[options]', *arguments])}`"
     yield ""
     yield _text(inspect.getdoc(callback) or "")
-    shared = {each.names for each in _options_of(Access)}
+    shared = {each.names for each in _options_of(ConsulOptions)}
     asks_consul = shared <= {each.names for each in options}
     own = [each for each in options if not (asks_consul and each.names in shared)]
     if own:

@@ -51,7 +51,7 @@ class Aws:
             options = Config(
                 retries={"mode": "standard", "total_max_attempts": ATTEMPTS}, connect_timeout=5, read_timeout=30
             )
-            with calling(f"use {service}"):
+            with translate_aws_errors(f"use {service}"):
                 # boto3 itself reads AWS_DEFAULT_REGION only; every other tool reads AWS_REGION first.
                 region = self.region or os.environ.get("AWS_REGION")
                 self._made[service] = boto3.session.Session(region_name=region).client(service, config=options)
@@ -64,7 +64,7 @@ class Aws:
 
 
 @contextmanager
-def calling(what: str) -> Iterator[None]:
+def translate_aws_errors(what: str) -> Iterator[None]:
     """
     Turn what botocore raises into one line that begins with "cannot *what*".
 

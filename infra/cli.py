@@ -122,7 +122,7 @@ def destroy(
     confirm: Annotated[str | None, typer.Option("--confirm", help="The stack's name, instead of typing it.")] = None,
 ) -> None:
     """Delete the stack: hosts leave, names and secrets are swept, then everything goes."""
-    from infra.destroy import tear_down  # noqa: PLC0415
+    from infra.destroy import destroy  # noqa: PLC0415
 
     target = _stack(load(env), stack, region).identified()
     if confirm is None:
@@ -131,7 +131,7 @@ def destroy(
         raise ConfigError(f"that is not {target.name}: nothing was deleted")
     zone = _zone(target)
     seen = len(target.events())
-    for line in tear_down(target, zone):
+    for line in destroy(target, zone):
         typer.echo(line)
     _follow(target, seen)
     typer.echo(f"{target.name} is deleted; its log group is kept")
@@ -151,16 +151,16 @@ def _zone(stack: Stack) -> Zone:
 
 
 def _propose(config: StackConfig, stack: Stack, values: list[str] | None) -> Proposal | None:
-    from infra.template import stack as stacks  # noqa: PLC0415 - troposphere is slow to import
+    from infra.template import stack as template  # noqa: PLC0415 - troposphere is slow to import
 
     made: dict[str, str] = {}
-    known = stacks.build(config).to_dict()["Parameters"]
+    known = template.build(config).to_dict()["Parameters"]
     for each in values or []:
         key, equals, value = each.partition("=")
         if not equals or key not in known:
             raise ConfigError(f"--set {each}: write one of {', '.join(sorted(known))}, '=', and a value")
         made[key] = value
-    return stack.propose(stacks.render(config), made, config.tags | {"Project": "tidegate"})
+    return stack.propose(template.render(config), made, config.tags | {"Project": "tidegate"})
 
 
 def _show(stack: Stack, proposal: Proposal | None) -> bool:

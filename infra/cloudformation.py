@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from infra.aws import Aws, calling
+from infra.aws import Aws, translate_aws_errors
 from infra.errors import AwsError, AwsMissingError
 
 POLL_S = 2.0
@@ -73,7 +73,7 @@ class Stack:
             AwsError: CloudFormation refuses or does not answer.
         """
         try:
-            with calling(f"look at stack {self.name}"):
+            with translate_aws_errors(f"look at stack {self.name}"):
                 found: dict[str, Any] = self._api.describe_stacks(StackName=self.arn or self.name)["Stacks"][0]
                 return found
         except AwsMissingError as exc:
@@ -110,7 +110,7 @@ class Stack:
         values = dict(parameters) if is_new else {**self.parameters(), **parameters}
         label = f"tidegate-{int(time.time())}"
         try:
-            with calling(f"propose changes to stack {self.name}"):
+            with translate_aws_errors(f"propose changes to stack {self.name}"):
                 made = self._api.create_change_set(
                     StackName=self.name,
                     ChangeSetName=label,
@@ -129,7 +129,7 @@ class Stack:
 
     def events(self) -> list[Event]:
         """Return its history, oldest first."""
-        with calling(f"read the events of stack {self.name}"):
+        with translate_aws_errors(f"read the events of stack {self.name}"):
             pages = list(self._api.get_paginator("describe_stack_events").paginate(StackName=self.arn or self.name))
         return [_event(each) for each in reversed([each for page in pages for each in page["StackEvents"]])]
 
@@ -159,12 +159,12 @@ class Stack:
 
     def protect(self, *, enabled: bool) -> None:
         """Let the stack be deleted, or not."""
-        with calling(f"set the protection of stack {self.name}"):
+        with translate_aws_errors(f"set the protection of stack {self.name}"):
             self._api.update_termination_protection(StackName=self.name, EnableTerminationProtection=enabled)
 
     def delete(self) -> None:
         """Begin to delete it."""
-        with calling(f"delete stack {self.name}"):
+        with translate_aws_errors(f"delete stack {self.name}"):
             self._api.delete_stack(StackName=self.name)
 
 
@@ -202,7 +202,7 @@ class Proposal:
         changes: list[Any] = []
         more: dict[str, str] = {}
         while True:
-            with calling("look at the proposed changes"):
+            with translate_aws_errors("look at the proposed changes"):
                 found = api.describe_change_set(ChangeSetName=self.arn, StackName=self.stack.name, **more)
             changes += found.get("Changes", [])
             if not found.get("NextToken"):
@@ -211,14 +211,14 @@ class Proposal:
 
     def execute(self) -> None:
         """Begin to carry it out."""
-        with calling(f"change stack {self.stack.name}"):
+        with translate_aws_errors(f"change stack {self.stack.name}"):
             self.stack.aws.client("cloudformation").execute_change_set(
                 ChangeSetName=self.arn, StackName=self.stack.name
             )
 
     def withdraw(self) -> None:
         """Delete it, with the empty stack that a first one leaves."""
-        with calling("delete the proposed changes"):
+        with translate_aws_errors("delete the proposed changes"):
             self.stack.aws.client("cloudformation").delete_change_set(ChangeSetName=self.arn, StackName=self.stack.name)
         # Looked at anew: somebody else may have created it meanwhile.
         if self.is_new and self.stack.describe()["StackStatus"] == "REVIEW_IN_PROGRESS":

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from infra.aws import calling
+from infra.aws import translate_aws_errors
 from infra.cloudformation import Stack
 from infra.dns_records import Zone
 from infra.errors import AwsError
@@ -12,7 +12,7 @@ EMPTY_DEADLINE_S = 1200.0
 POLL_S = 5.0
 
 
-def tear_down(stack: Stack, zone: Zone) -> Iterator[str]:
+def destroy(stack: Stack, zone: Zone) -> Iterator[str]:
     """
     Let all hosts leave, sweep what they wrote, and begin to delete the stack; yield a line for each step.
 
@@ -30,7 +30,7 @@ def tear_down(stack: Stack, zone: Zone) -> Iterator[str]:
     groups = [found[key] for key in ("WebGroup", "ConsulGroup") if key in found]
     scaling = stack.aws.client("autoscaling")
     for group in groups:
-        with calling(f"empty {group}"):
+        with translate_aws_errors(f"empty {group}"):
             scaling.update_auto_scaling_group(AutoScalingGroupName=group, MinSize=0, MaxSize=0, DesiredCapacity=0)
         yield f"{group}: its hosts leave"
     yield from _until_empty(stack, groups)
@@ -43,7 +43,7 @@ def tear_down(stack: Stack, zone: Zone) -> Iterator[str]:
 def _until_empty(stack: Stack, groups: list[str]) -> Iterator[str]:
     scaling, deadline, before = stack.aws.client("autoscaling"), stack.clock() + EMPTY_DEADLINE_S, -1
     while True:
-        with calling("look at the hosts"):
+        with translate_aws_errors("look at the hosts"):
             answer = scaling.describe_auto_scaling_groups(AutoScalingGroupNames=groups)
         left = [each["InstanceId"] for group in answer["AutoScalingGroups"] for each in group["Instances"]]
         if not left:
@@ -59,12 +59,12 @@ def _until_empty(stack: Stack, groups: list[str]) -> Iterator[str]:
 def _sweep_parameters(stack: Stack) -> Iterator[str]:
     """Delete the secrets that the Consul servers made; the settings go with the stack."""
     api, root = stack.aws.client("ssm"), f"/tidegate/{stack.name}/"
-    with calling("list the stack's secrets"):
+    with translate_aws_errors("list the stack's secrets"):
         pages = list(api.get_paginator("get_parameters_by_path").paginate(Path=root, Recursive=True))
     names = [each["Name"] for page in pages for each in page["Parameters"]]
     names = [name for name in names if not name.endswith("/shared/settings")]
     for start in range(0, len(names), 10):
-        with calling("delete the stack's secrets"):
+        with translate_aws_errors("delete the stack's secrets"):
             api.delete_parameters(Names=names[start : start + 10])
     if names:
         yield f"{len(names)} secrets deleted"

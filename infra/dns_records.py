@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from infra.aws import calling
+from infra.aws import translate_aws_errors
 from infra.errors import AwsError
 
 TTL_S = 30
@@ -110,7 +110,7 @@ def servers(ec2: Any, stack: str) -> tuple[Server, ...]:
         {"Name": "tag:Name", "Values": ["consul-server"]},
         {"Name": "instance-state-name", "Values": ["running"]},
     ]
-    with calling("list the Consul servers"):
+    with translate_aws_errors("list the Consul servers"):
         pages = list(ec2.get_paginator("describe_instances").paginate(Filters=filters))
     found = (each for page in pages for group in page["Reservations"] for each in group["Instances"])
     return tuple(sorted(_server(each) for each in found))
@@ -134,7 +134,7 @@ def actual(route53: Any, zone_id: str, domain: str) -> dict[str, Record]:
         AwsError: Route53 refuses or does not answer.
     """
     ours = re.compile(rf"consul\.[a-z0-9-]+\.{re.escape(domain)}")
-    with calling("list the DNS records"):
+    with translate_aws_errors("list the DNS records"):
         pages = list(route53.get_paginator("list_resource_record_sets").paginate(HostedZoneId=zone_id))
     found = {}
     for each in (each for page in pages for each in page["ResourceRecordSets"]):
@@ -157,7 +157,7 @@ def apply(route53: Any, zone_id: str, made: Iterable[Change]) -> None:
         return
     from botocore.exceptions import ClientError  # noqa: PLC0415 - heavy
 
-    with calling("write the DNS records"):
+    with translate_aws_errors("write the DNS records"):
         try:
             route53.change_resource_record_sets(HostedZoneId=zone_id, ChangeBatch={"Changes": batch})
         except ClientError as exc:

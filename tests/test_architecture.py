@@ -83,7 +83,7 @@ BREACHES = {
         "agent/runtime/host/executor.py",
         "import agent.runtime.fleet.leader",
     ),
-    "the command line starts no loop": ("agent/cli/exits.py", "import agent.runtime.wake"),
+    "the command line starts no loop": ("agent/cli/exit_codes.py", "import agent.runtime.wake"),
     "infra knows nothing of the agent": ("infra/errors.py", "import agent"),
     "of the agent, only an instance's boot knows infra": ("agent/provision/drain.py", "import infra.errors"),
     "the agent does without AWS's libraries": ("agent/adapters/aws/ec2.py", "import boto3"),

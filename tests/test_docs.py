@@ -15,7 +15,7 @@ import pytest
 from typer.main import get_command
 
 from agent.cli.main import cli
-from agent.cli.options import Shape
+from agent.cli.options import RolloutOptions
 from agent.config import load
 from agent.core.model.durations import parse_duration
 from agent.core.model.errors import FatalError
@@ -48,7 +48,7 @@ def test_the_command_line_page_is_what_the_commands_say() -> None:
 def test_the_knobs_of_deploy_are_those_of_a_rollout_with_their_defaults() -> None:
     """Each one an option, and its help says the default that the record will hold."""
     told = {}
-    for name, option in inspect.signature(Shape, eval_str=True).parameters.items():
+    for name, option in inspect.signature(RolloutOptions, eval_str=True).parameters.items():
         text = get_args(option.annotation)[1].help
         if (found := re.search(r"\(default: (?:from the settings, or )?([^)]*)\)", text)) and name != "spec":
             told[name] = found[1]

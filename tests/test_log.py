@@ -27,7 +27,7 @@ try:
     token = settings.consul.token.get_secret_value()
     raise ValueError("broke")
 except ValueError:
-    logger.exception("thing.broke")
+    logger.exception("thing.crashed")
 """
 
 
@@ -65,7 +65,7 @@ def test_without_a_terminal_each_line_is_json(file: Path) -> None:
     happened, broke = (json.loads(line) for line in done.stderr.splitlines())
     assert (happened["event"], happened["host"], happened["level"]) == ("thing.happened", "web-1", "info")
     assert happened["timestamp"].endswith("Z")
-    assert (broke["event"], broke["level"]) == ("thing.broke", "error")
+    assert (broke["event"], broke["level"]) == ("thing.crashed", "error")
     assert "ValueError: broke" in broke["exception"]
     assert SECRET not in done.stderr + done.stdout
 

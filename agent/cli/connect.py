@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from agent.adapters.consul.kv import ConsulClient
-from agent.cli.endpoint import Reach, client_of, known_apps, reach, settings_of
-from agent.cli.options import Access
+from agent.cli.endpoint import ConsulEndpoint, client_of, known_apps, resolve_endpoint, settings_of
+from agent.cli.options import ConsulOptions
 from agent.core.model.errors import ConsulForbiddenError, PermanentError
 from agent.core.model.names import AppName, parse_app
 
@@ -35,7 +35,7 @@ class Session:
 
 
 @asynccontextmanager
-async def open_session(access: Access) -> AsyncIterator[Session]:
+async def open_session(consul_options: ConsulOptions) -> AsyncIterator[Session]:
     """
     Find Consul and the app.
 
@@ -43,11 +43,11 @@ async def open_session(access: Access) -> AsyncIterator[Session]:
         FatalError: settings, a certificate or the address cannot be used.
         PermanentError: no app is named, and Consul does not know exactly one.
     """
-    settings = settings_of(access.config)
-    where = reach(access, os.environ, settings)
+    settings = settings_of(consul_options.config)
+    where = resolve_endpoint(consul_options, os.environ, settings)
     async with client_of(where) as client:
         try:
-            app = named_app(access, os.environ, settings) or await _only_app(client)
+            app = named_app(consul_options, os.environ, settings) or await _only_app(client)
             found = next((each for each in settings.apps if each.name == app), None) if settings else None
             yield Session(app, client, author_of(os.environ), found)
         except ConsulForbiddenError as exc:
@@ -55,9 +55,9 @@ async def open_session(access: Access) -> AsyncIterator[Session]:
             raise
 
 
-def named_app(access: Access, environ: Mapping[str, str], settings: "Settings | None") -> AppName | None:
+def named_app(consul_options: ConsulOptions, environ: Mapping[str, str], settings: "Settings | None") -> AppName | None:
     """Return the app that option, environment or settings name; None where they name none."""
-    text = access.app or environ.get("TIDEGATE_APP")
+    text = consul_options.app or environ.get("TIDEGATE_APP")
     if text:
         try:
             return parse_app(text)
@@ -81,7 +81,7 @@ async def _only_app(client: ConsulClient) -> AppName:
     raise PermanentError(f"name the app with --app or TIDEGATE_APP: {known}")
 
 
-def _which_token(where: Reach) -> str:
+def _which_token(where: ConsulEndpoint) -> str:
     if where.token_file is not None:
         return f"the token was that of {where.token_file}"
     given = "the token was given by its value" if where.token else "no token was given"

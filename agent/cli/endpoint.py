@@ -53,7 +53,7 @@ class NoChoice:
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
+class ConsulEndpoint:
     """Where Consul is and what opens it."""
 
     address: str
@@ -75,7 +75,7 @@ def settings_of(config: Path | None) -> "Settings | None":
     return load(config)
 
 
-def reach(choice: Choice, environ: Mapping[str, str], settings: "Settings | None" = None) -> Reach:
+def resolve_endpoint(choice: Choice, environ: Mapping[str, str], settings: "Settings | None" = None) -> ConsulEndpoint:
     """
     Say where Consul is; each part by itself comes from the first place that has it.
 
@@ -93,7 +93,7 @@ def reach(choice: Choice, environ: Mapping[str, str], settings: "Settings | None
     if consul and not token_file and not token:
         token_file, token = consul.token_file, consul.token.get_secret_value()
     text = choice.http_addr or given.get("CONSUL_HTTP_ADDR") or (consul.address if consul else DEFAULT_ADDRESS)
-    return Reach(
+    return ConsulEndpoint(
         address=with_scheme(text, is_tls=given.get("CONSUL_HTTP_SSL", "") in _TRUE),
         token=token,
         token_file=token_file,
@@ -111,7 +111,7 @@ def with_scheme(text: str, *, is_tls: bool) -> str:
     return f"https://{rest}" if scheme == "http" and is_tls else f"{scheme}://{rest}"
 
 
-def client_of(where: Reach) -> ConsulClient:
+def client_of(where: ConsulEndpoint) -> ConsulClient:
     """
     Make a client.
 
@@ -138,7 +138,7 @@ def apps_for_completion() -> list[str]:
     async def ask() -> list[str]:
         async with (
             asyncio.timeout(COMPLETION_S),
-            client_of(reach(NoChoice(), os.environ, settings_of(None))) as client,
+            client_of(resolve_endpoint(NoChoice(), os.environ, settings_of(None))) as client,
         ):
             return await known_apps(client)
 

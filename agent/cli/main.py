@@ -9,7 +9,7 @@ import typer
 from agent.cli.commands import host as host_commands
 from agent.cli.commands import rollout as rollout_commands
 from agent.cli.commands import views as view_commands
-from agent.cli.exits import Exit
+from agent.cli.exit_codes import Exit
 from agent.core.model.errors import TidegateError
 
 FLEET = "The fleet"

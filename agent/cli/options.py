@@ -29,7 +29,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Reason = Annotated[str, typer.Option("--reason", help="Reason, kept in the record and the history.")]
 
 
-class Goal(StrEnum):
+class WaitUntil(StrEnum):
     """Until when a command follows a rollout."""
 
     PROMOTION = "promotion"
@@ -41,7 +41,7 @@ class Goal(StrEnum):
 
 
 Wait = Annotated[
-    Goal,
+    WaitUntil,
     typer.Option(
         "--wait",
         help="Return when the rollout waits for `promote`, all hosts have switched, or the old release is gone.",
@@ -58,7 +58,7 @@ def complete_app(incomplete: str) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
+class ConsulOptions:
     """Which app, in which Consul."""
 
     app: Annotated[
@@ -115,7 +115,7 @@ Timeout = Annotated[
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class Timeouts:
     """How long a command follows."""
 
     detach: Detach = False
@@ -123,17 +123,17 @@ class Patience:
 
 
 @dataclass(frozen=True, slots=True)
-class Following:
+class WaitOptions:
     """Until when a command follows, and how long at most."""
 
-    wait: Wait = Goal.SWITCHED
+    wait: Wait = WaitUntil.SWITCHED
     detach: Detach = False
     timeout: Timeout = None
 
     @property
-    def patience(self) -> Patience:
+    def timeouts(self) -> Timeouts:
         """How long."""
-        return Patience(self.detach, self.timeout)
+        return Timeouts(self.detach, self.timeout)
 
 
 def _knob(name: str, meaning: str, metavar: str = "DURATION") -> Any:
@@ -141,7 +141,7 @@ def _knob(name: str, meaning: str, metavar: str = "DURATION") -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class RolloutOptions:
     """How a rollout shall proceed: what differs from the app's settings, or else from the defaults."""
 
     spec: Annotated[
@@ -208,7 +208,7 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class ConflictOptions:
     """Why a rollout begins, and what is to be done where another one is in progress."""
 
     reason: Reason = ""
@@ -218,7 +218,7 @@ class Order:
     ] = False
 
 
-def spread(command: Callable[..., None]) -> Callable[..., None]:
+def expand_option_groups(command: Callable[..., None]) -> Callable[..., None]:
     """Let every parameter of *command* that is a group be given as the options of its fields."""
     signature = inspect.signature(command, eval_str=True)
     groups: dict[str, Any] = {

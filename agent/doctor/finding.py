@@ -7,9 +7,9 @@ from enum import StrEnum
 class Grade(StrEnum):
     """How bad it is."""
 
-    GOOD = "good"
-    NOTE = "note"
-    BAD = "bad"
+    OK = "good"
+    WARN = "note"
+    FAIL = "bad"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,16 +24,16 @@ class Finding:
     """What to do; empty when nothing is to be done."""
 
 
-def good(what: str, seen: str) -> Finding:
+def ok(what: str, seen: str) -> Finding:
     """Return a finding that asks for nothing."""
-    return Finding(what, Grade.GOOD, seen)
+    return Finding(what, Grade.OK, seen)
 
 
-def note(what: str, seen: str, advice: str) -> Finding:
+def warn(what: str, seen: str, advice: str) -> Finding:
     """Return a finding that does not keep the agent from working."""
-    return Finding(what, Grade.NOTE, seen, advice)
+    return Finding(what, Grade.WARN, seen, advice)
 
 
-def bad(what: str, seen: str, advice: str) -> Finding:
+def fail(what: str, seen: str, advice: str) -> Finding:
     """Return a finding that does."""
-    return Finding(what, Grade.BAD, seen, advice)
+    return Finding(what, Grade.FAIL, seen, advice)

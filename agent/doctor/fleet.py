@@ -12,10 +12,10 @@ from agent.core.model.errors import ConsulForbiddenError, PermanentError, Tidega
 from agent.core.model.keys import Absent, Present
 from agent.core.model.names import AppName
 from agent.core.model.states import AdminState
-from agent.core.rollout.commands import InProgressError, Signature, deploy, foreign_edits
+from agent.core.rollout.commands import CommandAuthor, InProgressError, deploy, manual_edits
 from agent.core.rollout.decision import Request
 from agent.core.rollout.strategy import Strategy
-from agent.doctor.finding import Finding, bad, good, note
+from agent.doctor.finding import Finding, fail, ok, warn
 
 NAMES_MAX = 5
 _ANY = Request(image="image:any")
@@ -58,11 +58,11 @@ async def check_rights(client: ConsulClient, app: AppName) -> list[Finding]:
             await client.put(key, b"", cas=2**62)
         except ConsulForbiddenError:
             advice = f"to deploy, give the token the policy tidegate-{app}-operator, or: {rule}"
-            findings.append(note(what, f"{key} may not be written with this token: it may only look", advice))
+            findings.append(warn(what, f"{key} may not be written with this token: it may only look", advice))
         except TidegateError as exc:
-            findings.append(bad(what, str(exc), "see above"))
+            findings.append(fail(what, str(exc), "see above"))
         else:
-            findings.append(good(what, f"{key} may be written"))
+            findings.append(ok(what, f"{key} may be written"))
     return findings
 
 
@@ -71,25 +71,25 @@ def _coordinator(state: FleetState) -> Finding:
     names = _names(able)
     if not able:
         advice = "set `coordinator = true` for some agents; without one nothing advances, and nothing breaks"
-        return bad("Coordinator", "no live agent may coordinate", advice)
+        return fail("Coordinator", "no live agent may coordinate", advice)
     if holder is None:
-        return note("Coordinator", f"nobody holds the lock; {names} may", "look again in half a minute")
+        return warn("Coordinator", f"nobody holds the lock; {names} may", "look again in half a minute")
     if holder not in able:
         advice = "its session ends within 30 s, then another takes over"
-        return note("Coordinator", f"{holder} holds the lock, and its agent is not alive", advice)
-    return good("Coordinator", f"{holder} holds the lock; {names} may")
+        return warn("Coordinator", f"{holder} holds the lock, and its agent is not alive", advice)
+    return ok("Coordinator", f"{holder} holds the lock; {names} may")
 
 
 def _record(state: FleetState) -> Finding:
     try:
         record = state.reading.record
     except PermanentError as exc:
-        return bad("Rollout record", str(exc), "use a command of the agents' version, or mend the key")
+        return fail("Rollout record", str(exc), "use a command of the agents' version, or mend the key")
     if record is None:
-        return good("Rollout record", "none: nothing was deployed yet")
+        return ok("Rollout record", "none: nothing was deployed yet")
     if record.flags.paused and not record.phase.is_terminal:
-        return note("Rollout record", f"rollout {record.generation} is paused ({record.flags.note})", "tidegate resume")
-    return good("Rollout record", f"rollout {record.generation} is {record.phase}")
+        return warn("Rollout record", f"rollout {record.generation} is paused ({record.flags.note})", "tidegate resume")
+    return ok("Rollout record", f"rollout {record.generation} is {record.phase}")
 
 
 def _reports(state: FleetState) -> list[Finding]:
@@ -100,19 +100,19 @@ def _reports(state: FleetState) -> list[Finding]:
     unready = [node for node in live if node in reports and not reports[node].is_ready]
     findings = []
     if missing:
-        findings.append(bad("Reports", f"missing: {_names(missing)}", "look at the agent's log there"))
+        findings.append(fail("Reports", f"missing: {_names(missing)}", "look at the agent's log there"))
     if stale:
         advice = "of an agent before the live one: look at the agent's log there"
-        findings.append(bad("Reports", f"stale: {_names(stale)}", advice))
+        findings.append(fail("Reports", f"stale: {_names(stale)}", advice))
     if orphans:
         advice = "hosts that are gone for good: a coordinator removes them after an hour"
-        findings.append(note("Reports", f"without a live agent: {_names(orphans)}", advice))
-    findings += [note("Reports", each, "see docs/failure-modes.md") for each in state.reading.notes]
+        findings.append(warn("Reports", f"without a live agent: {_names(orphans)}", advice))
+    findings += [warn("Reports", each, "see docs/failure-modes.md") for each in state.reading.notes]
     if unready:
         advice = "`tidegate status` shows the reason"
-        findings.append(note("Hosts", f"not ready: {_names(unready)}", advice))
+        findings.append(warn("Hosts", f"not ready: {_names(unready)}", advice))
     current = len(live) - len(missing) - len(stale)
-    return [*findings, good("Hosts", f"{current} of {len(live)} live hosts report")]
+    return [*findings, ok("Hosts", f"{current} of {len(live)} live hosts report")]
 
 
 def _versions(state: FleetState) -> Finding:
@@ -121,9 +121,9 @@ def _versions(state: FleetState) -> Finding:
         if each.meta.get("app") == state.app or each.meta.get("coordinator") == "true":
             found[each.meta.get("version", "unknown")].append(each.meta.get("node", "?"))
     if len(found) <= 1:
-        return good("Versions", f"all agents are {next(iter(found), 'not registered')}")
-    words = "; ".join(f"{version}: {_names(nodes)}" for version, nodes in sorted(found.items()))
-    return note("Versions", words, "bring all agents to one version")
+        return ok("Versions", f"all agents are {next(iter(found), 'not registered')}")
+    text = "; ".join(f"{version}: {_names(nodes)}" for version, nodes in sorted(found.items()))
+    return warn("Versions", text, "bring all agents to one version")
 
 
 def _drift(state: FleetState) -> Finding:
@@ -145,8 +145,8 @@ def _drift(state: FleetState) -> Finding:
         if not is_moving and isinstance(wanted, Present) and not _is(serving.image, serving.digest, wanted.value):
             told.append(f"{node} serves {serving.image}, active/image is {wanted.value}")
     if not told:
-        return good("Drift", "services, reports and keys agree")
-    return note("Drift", "; ".join(told[:NAMES_MAX]), "passes by itself within seconds of a change; else see the host")
+        return ok("Drift", "services, reports and keys agree")
+    return warn("Drift", "; ".join(told[:NAMES_MAX]), "passes by itself within seconds of a change; else see the host")
 
 
 def _is(image: str, digest: str, wanted: str) -> bool:
@@ -166,20 +166,20 @@ def _by_hand(state: FleetState) -> Finding:
         try:
             record = state.reading.record
         except PermanentError:
-            return note("By hand", "not known: the record cannot be read", "see above")
-        edits = foreign_edits(record, state.reading.keys) if record else ()
+            return warn("By hand", "not known: the record cannot be read", "see above")
+        edits = manual_edits(record, state.reading.keys) if record else ()
         if edits:
-            return note("By hand", "; ".join(edits), "it ends with the rollout, which sets the keys anew")
-        return good("By hand", "nobody changed the image keys in mid-rollout")
+            return warn("By hand", "; ".join(edits), "it ends with the rollout, which sets the keys anew")
+        return ok("By hand", "nobody changed the image keys in mid-rollout")
     try:
-        deploy(state.reading.keys, (), _ANY, Strategy(), Signature("", "", 0))
+        deploy(state.reading.keys, (), _ANY, Strategy(), CommandAuthor("", "", 0))
     except InProgressError:
-        return good("By hand", "a rollout is in progress")
+        return ok("By hand", "a rollout is in progress")
     except PermanentError as exc:
-        return note("By hand", str(exc), "`tidegate deploy` refuses until then")
+        return warn("By hand", str(exc), "`tidegate deploy` refuses until then")
     if isinstance(state.reading.keys.active, Absent):
-        return note("By hand", "nothing is active", f"tidegate deploy --app {state.app} IMAGE")
-    return good("By hand", "no change by hand is under way")
+        return warn("By hand", "nothing is active", f"tidegate deploy --app {state.app} IMAGE")
+    return ok("By hand", "no change by hand is under way")
 
 
 def _names(nodes: Iterable[str]) -> str:

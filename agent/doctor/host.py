@@ -9,7 +9,7 @@ from pathlib import Path
 from agent.adapters.docker.adapter import DockerAdapter
 from agent.config import Settings
 from agent.core.model.errors import TidegateError
-from agent.doctor.finding import Finding, bad, good, note
+from agent.doctor.finding import Finding, fail, ok, warn
 
 API_NEEDED = (1, 41)
 FREE_NOTED = 2 * 1024**3
@@ -20,15 +20,15 @@ async def check_docker(docker: DockerAdapter) -> list[Finding]:
     try:
         info = await docker.info()
     except TidegateError as exc:
-        return [bad("Docker", str(exc), "start Docker Engine; the agent's user must be in the group 'docker'")]
+        return [fail("Docker", str(exc), "start Docker Engine; the agent's user must be in the group 'docker'")]
     api = tuple(int(part) for part in info.api_version.split("."))
     findings = [
-        good("Docker", f"Engine {info.version}, API {info.api_version}, {info.storage_driver}")
+        ok("Docker", f"Engine {info.version}, API {info.api_version}, {info.storage_driver}")
         if api >= API_NEEDED
-        else bad("Docker", f"API {info.api_version}", "install Docker Engine 20.10 or newer"),
-        good("Docker live-restore", "on: containers outlive a restart of the daemon")
+        else fail("Docker", f"API {info.api_version}", "install Docker Engine 20.10 or newer"),
+        ok("Docker live-restore", "on: containers outlive a restart of the daemon")
         if info.live_restore
-        else note(
+        else warn(
             "Docker live-restore",
             "off: a restart of the daemon stops the app until the agent starts it again",
             'set "live-restore": true in /etc/docker/daemon.json and reload Docker',
@@ -37,7 +37,7 @@ async def check_docker(docker: DockerAdapter) -> list[Finding]:
     try:
         await docker.containers()
     except TidegateError as exc:
-        findings.append(bad("Docker containers", str(exc), "look at the daemon's log"))
+        findings.append(fail("Docker containers", str(exc), "look at the daemon's log"))
     return findings
 
 
@@ -48,16 +48,16 @@ def check_disk(root: Path, state_dir: Path) -> list[Finding]:
         free = shutil.disk_usage(root if root.exists() else "/").free
         shown = f"{free / 1024**3:.1f} GiB free for images"
         findings.append(
-            good("Disk", shown) if free >= FREE_NOTED else bad("Disk", shown, "free some: a pull may fill it up")
+            ok("Disk", shown) if free >= FREE_NOTED else fail("Disk", shown, "free some: a pull may fill it up")
         )
     except OSError as exc:
-        findings.append(note("Disk", f"{root}: {exc.strerror}", "look at it as root"))
+        findings.append(warn("Disk", f"{root}: {exc.strerror}", "look at it as root"))
     if not state_dir.is_dir():
-        findings.append(bad("State directory", f"{state_dir} does not exist", "create it for the agent's user"))
+        findings.append(fail("State directory", f"{state_dir} does not exist", "create it for the agent's user"))
     elif not os.access(state_dir, os.W_OK):
-        findings.append(bad("State directory", f"{state_dir} cannot be written", "give it to the agent's user"))
+        findings.append(fail("State directory", f"{state_dir} cannot be written", "give it to the agent's user"))
     else:
-        findings.append(good("State directory", f"{state_dir} can be written"))
+        findings.append(ok("State directory", f"{state_dir} can be written"))
     return findings
 
 
@@ -76,8 +76,8 @@ def check_subnet(settings: Settings, routes: str | None = None) -> Finding:
         if route.prefixlen == 0 or not route.overlaps(app.subnet) or interface.startswith("br-"):
             continue
         seen = f"{app.subnet} overlaps the route {route} of {interface}"
-        return bad("Subnet", seen, f"choose another apps.{app.name}.subnet, one no host of yours needs to reach")
-    return good("Subnet", f"{app.subnet} is the app's own")
+        return fail("Subnet", seen, f"choose another apps.{app.name}.subnet, one no host of yours needs to reach")
+    return ok("Subnet", f"{app.subnet} is the app's own")
 
 
 def _network(destination: str, mask: str) -> IPv4Network:

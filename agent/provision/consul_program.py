@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from agent.adapters.host.subprocess import output_of
+from agent.adapters.host.subprocess import run_command
 from agent.core.model.errors import FatalError
 from agent.provision.consul_config import Version
 
@@ -57,7 +57,7 @@ async def _run(program: str, *arguments: str) -> tuple[int, str]:
     except OSError as exc:
         raise FatalError(f"{program}: {exc.strerror}: install Consul, or name it with --consul") from exc
     try:
-        output = await output_of(process, PROGRAM_S)
+        output = await run_command(process, PROGRAM_S)
     except TimeoutError as exc:
         raise FatalError(f"{program} {arguments[0]}: no answer within {PROGRAM_S:g}s") from exc
     return process.returncode or 0, output.decode("utf-8", "replace")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.adapters.haproxy.files import ProxyPaths, is_plain
-from agent.adapters.host.subprocess import output_of
+from agent.adapters.host.subprocess import run_command
 from agent.core.model.app import App
 from agent.core.model.errors import PermanentError, TransientError
 from agent.core.model.names import SlotName
@@ -175,7 +175,7 @@ async def check(text: str, binary: str = "haproxy") -> str:
 
 async def _words_of(process: asyncio.subprocess.Process, file_name: str) -> str:
     try:
-        output = await output_of(process, _CHECK_TIMEOUT_S)
+        output = await run_command(process, _CHECK_TIMEOUT_S)
     except TimeoutError as exc:
         raise TransientError(f"haproxy -c gave no verdict within {_CHECK_TIMEOUT_S:g} s") from exc
     return output.decode(errors="replace").replace(file_name, "haproxy.cfg").strip()

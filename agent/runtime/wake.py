@@ -3,7 +3,7 @@
 import asyncio
 
 
-class Wake:
+class WakeSignal:
     """A flag with the reasons it was raised for; many raises before a look are one."""
 
     def __init__(self) -> None:

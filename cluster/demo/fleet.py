@@ -28,7 +28,7 @@ from cluster.cluster import Cluster, make
 from cluster.demo.result import Result, phases_of, print_result
 from cluster.demo.screen import Picture, Screen
 from cluster.guide import tell
-from cluster.scenarios.cluster import MIX, WEBS, ClusterStory, Shelf
+from cluster.scenarios.cluster import MIX, WEBS, ClusterScenario, PushedImages
 from cluster.servers.dockerd import docker_daemon
 from cluster.servers.tools import LabError
 from cluster.settings import AppPlan
@@ -54,9 +54,9 @@ class Demo:
     async def run(self) -> int:
         """Run to the end; returns the exit status when all is gone."""
         self._screen.say("Tidegate: three hosts under traffic, on which version b replaces version a", "bold")
-        async with self._fleet() as (cluster, shelf, boot_s):
-            story = ClusterStory(cluster, shelf.a)
-            result = await self._under_traffic(story, shelf, boot_s)
+        async with self._fleet() as (cluster, test_images, boot_s):
+            scenario = ClusterScenario(cluster, test_images.a)
+            result = await self._under_traffic(scenario, test_images, boot_s)
             self._screen.close()
             print_result(self._console, result)
             skew_s = await skew_of(cluster)
@@ -73,7 +73,7 @@ class Demo:
         return EXIT_BAD if result.shortcomings else 0
 
     @asynccontextmanager
-    async def _fleet(self) -> AsyncIterator[tuple[Cluster, Shelf, float]]:
+    async def _fleet(self) -> AsyncIterator[tuple[Cluster, PushedImages, float]]:
         async with docker_daemon() as docker:
             self._screen.say("building the machines (a minute or two for the first time)")
             cluster = await make(docker, f"demo-{uuid.uuid4().hex[:6]}", AppPlan())
@@ -85,37 +85,37 @@ class Demo:
                 except (LabError, BaseExceptionGroup) as exc:
                     raise NoClusterError(_first_line(exc)) from exc
                 images = cluster.images()
-                shelf = Shelf(
+                test_images = PushedImages(
                     a=cluster.reference(await images.testapp("a")),
                     b=cluster.reference(await images.testapp("b")),
                     sick=cluster.reference(await images.testapp("bad", env={"UNHEALTHY": "1", "LOG": "1"})),
                 )
-                self._screen.hidden = shelf.a.partition("/")[0]
-                await self._say(ClusterStory(cluster, ""), shelf.a, "--wait", "switched")
+                self._screen.hidden = test_images.a.partition("/")[0]
+                await self._deploy(ClusterScenario(cluster, ""), test_images.a, "--wait", "switched")
                 boot_s = time.monotonic() - began_at
                 self._screen.say(f"the fleet serves a, {boot_s:.0f} s after there was nothing", "green")
-                yield cluster, shelf, boot_s
+                yield cluster, test_images, boot_s
             finally:
                 self._screen.say("removing machines, network, volumes and files")
                 await cluster.down()
 
-    async def _under_traffic(self, story: ClusterStory, shelf: Shelf, boot_s: float) -> Result:
+    async def _under_traffic(self, scenario: ClusterScenario, test_images: PushedImages, boot_s: float) -> Result:
         problem, refusal = "", ""
-        await story.until_phase(Phase.SUCCESSFUL)
-        async with story.traffic() as traffic:
+        await scenario.until_phase(Phase.SUCCESSFUL)
+        async with scenario.traffic() as traffic:
             rate = MIX.new_rate + MIX.keepalive_rate + MIX.visitors / MIX.visit_every_s
             self._screen.say(f"traffic of six kinds through the edge: {rate:.0f} requests a second")
             watching = asyncio.create_task(self._watch(traffic), name="watch")
             try:
                 await asyncio.sleep(HOLD_S)
-                await self._say(story, shelf.b, "--wait", "done")
+                await self._deploy(scenario, test_images.b, "--wait", "done")
                 self._screen.say("every host serves b, and a is gone", "green")
-                deployed = await story.history()
+                deployed = await scenario.history()
                 began_at = time.monotonic()
-                refusal = await self._refuse(story, shelf.sick)
+                refusal = await self._refuse(scenario, test_images.sick)
                 refused_s = time.monotonic() - began_at
             except LabError as exc:
-                problem, deployed, refused_s = str(exc), await story.history(), 0.0
+                problem, deployed, refused_s = str(exc), await scenario.history(), 0.0
                 self._screen.say(problem, "bold red")
             finally:
                 watching.cancel()
@@ -125,26 +125,26 @@ class Demo:
         committed_at = commit_of(deployed)
         return Result(
             outcome=outcome,
-            verdict=await story.verdict(outcome),
+            verdict=await scenario.verdict(outcome),
             phases=phases_of(seen, outcome, None if committed_at is None else outcome.at_wall(committed_at)),
             refusal=refusal,
             problem=problem,
         )
 
-    async def _say(self, story: ClusterStory, image: str, *options: str) -> None:
+    async def _deploy(self, scenario: ClusterScenario, image: str, *options: str) -> None:
         """Deploy as an operator does, and show what the command says."""
         self._screen.say(f"$ tidegate deploy {image}")
-        said = await story.deploy(image, *options)
+        said = await scenario.deploy(image, *options)
         for line in said.out.splitlines():
             self._screen.tell(line)
 
-    async def _refuse(self, story: ClusterStory, image: str) -> str:
+    async def _refuse(self, scenario: ClusterScenario, image: str) -> str:
         """Offer an image that never gets healthy; return why it was refused."""
         self._screen.say(f"$ tidegate deploy {image}   (it is never healthy)")
-        said = await (await story.begin(image, "--wait", "done")).said(deadline_s=120)
+        said = await (await scenario.begin(image, "--wait", "done")).said(deadline_s=120)
         for line in said.out.splitlines()[-6:]:
             self._screen.tell(line)
-        record = await story.record()
+        record = await scenario.record()
         if said.code == 0 or record is None or record.phase is not Phase.ABORTED:
             raise LabError("the bad image was not refused")
         self._screen.say(f"refused: {record.why}; visitors still get b", "green")

@@ -24,7 +24,7 @@ from rich.console import Console
 from cluster.demo.result import Result, phases_of, print_result
 from cluster.demo.screen import Screen
 from cluster.demo.servers import Lab, demo_lab, how_to_play
-from cluster.demo.steps import BRIEF, KNOBS, UNHURRIED, Pace, Story
+from cluster.demo.steps import BRIEF, KNOBS, UNHURRIED, Pace, Scenario
 from cluster.servers.tools import LabError
 from cluster.traffic.generator import Traffic, TrafficBrokenError
 from cluster.traffic.verdict import Rules, judge
@@ -94,10 +94,10 @@ class Demo:
         async with demo_lab(KNOBS) as lab:
             self._screen.hidden = lab.registry
             self._screen.say(f"Consul is at {lab.consul.address}, the site at http://{lab.host.target}/")
-            story = Story(lab, self._screen, self._pace)
+            scenario = Scenario(lab, self._screen, self._pace)
             async with _logs_kept_on_failure(lab):
-                await story.boot()
-            result = await self._under_traffic(story, lab)
+                await scenario.boot()
+            result = await self._under_traffic(scenario, lab)
             self._screen.close()
             print_result(self._console, result)
             if result.shortcomings:
@@ -109,22 +109,22 @@ class Demo:
                 await self._wait_for_signal()
         return EXIT_BAD if result.shortcomings else 0
 
-    async def _under_traffic(self, story: Story, lab: Lab) -> Result:
+    async def _under_traffic(self, scenario: Scenario, lab: Lab) -> Result:
         problem = ""
         mix = self._pace.mix
         async with Traffic(lab.host.target, mix=mix) as traffic:
             rate = mix.new_rate + mix.keepalive_rate + mix.visitors / mix.visit_every_s
             self._screen.say(f"traffic of six kinds begins: {rate:.0f} requests a second, {mix.visitors} visitors")
             try:
-                await story.watch(traffic)
-                await story.deploy()
-                await story.refuse()
+                await scenario.watch(traffic)
+                await scenario.deploy()
+                await scenario.refuse()
             except LabError as exc:
                 problem = str(exc)
                 self._screen.say(problem, "bold red")
             self._screen.say("the traffic ends; what is open is finished")
             outcome = await traffic.stop()
-        notes = story.notes
+        notes = scenario.notes
         return Result(
             outcome=outcome,
             verdict=judge(outcome, notes.events, Rules(visit_idle_s=lab.visit_idle_s)),

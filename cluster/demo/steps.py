@@ -34,7 +34,7 @@ BRIEF = Pace(Mix(visit_min_s=2, visit_max_s=5, stream_ms=3000, websocket_s=3), h
 
 @dataclass(slots=True)
 class Notes:
-    """What the story leaves for the verdict; times are monotonic seconds."""
+    """What the scenario leaves for the verdict; times are monotonic seconds."""
 
     events: list[Event] = field(default_factory=list)
     phases: dict[str, float] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class Notes:
     lines: tuple[str, ...] = ()
 
 
-class Story:
+class Scenario:
     """One host from its first boot to a refused image; each step raises LabError where it does not come true."""
 
     def __init__(self, lab: Lab, screen: Screen, pace: Pace) -> None:

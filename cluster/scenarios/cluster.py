@@ -46,7 +46,7 @@ WEBS = ("web-1", "web-2", "web-3")
 
 
 @dataclass(frozen=True, slots=True)
-class Shelf:
+class PushedImages:
     """References of what is in the registry, as machines call it: two that work, one that is never healthy."""
 
     a: str
@@ -59,7 +59,7 @@ class Shelf:
 
 
 @dataclass(slots=True)
-class ClusterStory:
+class ClusterScenario:
     """The cluster under traffic, from the release that served when it began."""
 
     cluster: Cluster
@@ -190,15 +190,15 @@ def image_of(report: NodeReport) -> str:
     return next((slot.image for slot in report.slots.values() if slot.is_up), "")
 
 
-async def at_rest(cluster: Cluster) -> ClusterStory:
+async def at_rest(cluster: Cluster) -> ClusterScenario:
     """Bring everything back that the test before has stopped, and wait until nothing is in progress."""
     await cluster.mend(len(WEBS))
     await asyncio.gather(*(until_ready(web, deadline_s=90) for web in await cluster.webs()))
     async with cluster.consul() as consul:
         active = await consul.get(f"{APP}/active/image") or ""
-    story = ClusterStory(cluster, active)
-    if await story.record() is not None:
-        await story.until(lambda record: record.phase.is_terminal)
+    scenario = ClusterScenario(cluster, active)
+    if await scenario.record() is not None:
+        await scenario.until(lambda record: record.phase.is_terminal)
     for web in await cluster.webs():
-        await story.until_serves(web, active.partition("@")[0])
-    return story
+        await scenario.until_serves(web, active.partition("@")[0])
+    return scenario

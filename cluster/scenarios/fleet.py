@@ -37,7 +37,7 @@ DEED_S = 2.0
 
 
 @dataclass(slots=True)
-class FleetStory:
+class FleetScenario:
     """A fleet under traffic, from the release that served when it began."""
 
     fleet: Fleet

@@ -19,7 +19,7 @@ VISIT_IDLE_S = 4.0
 
 
 @dataclass(slots=True)
-class Story:
+class Scenario:
     """One app's keys, the hosts that follow them, and what happened."""
 
     app: str

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from cluster.servers.ports import free_port
 
 
-class Dam:
+class StallingProxy:
     """
     A proxy at loopback `port` before a registry at *target*, which stops forwarding after *budget* bytes in all.
 
@@ -67,9 +67,9 @@ class Dam:
 
 
 @asynccontextmanager
-async def dam(target: int, budget: int) -> AsyncIterator[Dam]:
-    """Run a dam until the context ends."""
-    made = Dam(target, budget)
+async def stalling_proxy(target: int, budget: int) -> AsyncIterator[StallingProxy]:
+    """Run a stalling proxy until the context ends."""
+    made = StallingProxy(target, budget)
     task = asyncio.create_task(made.serve())
     try:
         yield made

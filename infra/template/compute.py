@@ -130,7 +130,7 @@ def _group(place: _Place, title: str, template: ec2.LaunchTemplate, tier: Tier) 
         ),
         # A stack's own tag as well: otherwise the servers of a second stack in the account would join.
         Tags=asg.Tags(Name=name) + asg.Tags(Stack=StackName),
-        CreationPolicy=CreationPolicy(ResourceSignal=ResourceSignal(Count=tier.count, Timeout=_patience(tier))),
+        CreationPolicy=CreationPolicy(ResourceSignal=ResourceSignal(Count=tier.count, Timeout=_timeout(tier))),
     )
 
 
@@ -146,11 +146,11 @@ def _rolling(tier: Tier, *, at_least: int) -> UpdatePolicy:
             MinInstancesInService=str(at_least),
             MaxBatchSize="1",
             WaitOnResourceSignals=True,
-            PauseTime=_patience(tier),
+            PauseTime=_timeout(tier),
             SuspendProcesses=_SUSPENDED,
         ),
     )
 
 
-def _patience(tier: Tier) -> str:
+def _timeout(tier: Tier) -> str:
     return f"PT{tier.boot_minutes + 5}M"

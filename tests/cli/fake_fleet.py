@@ -1,5 +1,5 @@
 """
-A small town for the command line: a Consul, hosts that obey the record at once, and a coordinator, in a thread.
+A small fleet for the command line: a Consul, hosts that obey the record at once, and a coordinator, in a thread.
 
 The command line runs in the test's own thread, as an operator's process would; nothing of it is replaced.
 """
@@ -31,7 +31,7 @@ from agent.core.rollout.advance import advance
 from agent.core.rollout.change import signed, writes_of
 from agent.core.rollout.decision import Decision
 from agent.core.rollout.fleet import Fleet, Resolution
-from agent.core.rollout.liveness import Sightings, sight
+from agent.core.rollout.liveness import Liveness, track_liveness
 from agent.core.rollout.lock import LockValue
 
 T = TypeVar("T")
@@ -41,7 +41,7 @@ EMPTY = SlotReport(phase=SlotPhase.EMPTY, state=AdminState.MAINT, open_requests=
 
 
 def digest_of(image: str) -> Digest:
-    """Return what the town's registry says of an image: its tag's letter, 64 times."""
+    """Return what the fleet's registry says of an image: its tag's letter, 64 times."""
     return Digest(f"sha256:{DIGESTS.get(image.rpartition(':')[2], 'd' * 64)}")
 
 
@@ -125,7 +125,7 @@ def _slot(release: RecordedRelease | None, phase: SlotPhase, state: AdminState) 
 
 
 @dataclass
-class Town:
+class FakeFleet:
     """The Consul, who lives there, and a way to do things in its loop."""
 
     url: str
@@ -141,7 +141,7 @@ class Town:
     """Hosts that do nothing."""
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run *work* in the town's loop and wait for it."""
+        """Run *work* in the fleet's loop and wait for it."""
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(20)
 
     def put(self, key: str, value: str | bytes) -> None:
@@ -208,18 +208,18 @@ class Town:
         self._task = asyncio.get_running_loop().create_task(self._coordinate(Fence(session)), name="coordinator")
 
     async def _coordinate(self, fence: Fence) -> None:
-        sightings = Sightings()
+        liveness = Liveness()
         while True:
             with suppress(TidegateError):
-                sightings = await self._turn(fence, sightings)
+                liveness = await self._turn(fence, liveness)
             await asyncio.sleep(TICK_S)
 
-    async def _turn(self, fence: Fence, sightings: Sightings) -> Sightings:
+    async def _turn(self, fence: Fence, liveness: Liveness) -> Liveness:
         reading = await self._read()
         record = reading.record
-        sightings, hosts = sight(sightings, reading.live, reading.reports, time.monotonic())
+        liveness, hosts = track_liveness(liveness, reading.live, reading.reports, time.monotonic())
         if record is None or record.phase is self.goes_to:
-            return sightings
+            return liveness
         for node in set(self.reports) - self.deaf:
             self.reports[node] = obey(record, self.reports[node], sick=self.sick.get(node, ""))
             await self._report(node)
@@ -235,7 +235,7 @@ class Town:
         if change is not None:
             writes = writes_of(self.app, signed(change, 1), reading.indexes, by="core-1", now=time.time())
             await write_change(self.client, self.app, writes, fence)
-        return sightings
+        return liveness
 
     async def _read(self) -> FleetReading:
         return await read_fleet(self.client, self.app)
@@ -253,19 +253,21 @@ class Town:
 
 
 @contextmanager
-def town(url: Callable[[AsyncExitStack], Coroutine[Any, Any, str]], app: AppName, token: str = "") -> Iterator[Town]:
-    """Open a town; *url* starts its Consul in the town's loop, or names one that runs."""
+def fake_fleet(
+    url: Callable[[AsyncExitStack], Coroutine[Any, Any, str]], app: AppName, token: str = ""
+) -> Iterator[FakeFleet]:
+    """Open a fake fleet; *url* starts its Consul in the fleet's loop, or names one that runs."""
     loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="town")
+    thread = threading.Thread(target=loop.run_forever, name="fake_fleet")
     thread.start()
     stack = AsyncExitStack()
 
-    async def build() -> Town:
+    async def build() -> FakeFleet:
         where = await url(stack)
         client = await stack.enter_async_context(ConsulClient(where, token=TokenSource(token)))
-        return Town(where, app, loop, client)
+        return FakeFleet(where, app, loop, client)
 
-    made: Town | None = None
+    made: FakeFleet | None = None
     try:
         made = asyncio.run_coroutine_threadsafe(build(), loop).result(30)
         yield made

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 from agent.cli.main import cli
 from agent.core.model.names import parse_app
 from tests.adapters.consul.suite import server_of
-from tests.cli.fake_fleet import Town, town
+from tests.cli.fake_fleet import FakeFleet, fake_fleet
 
 TIDEGATE = str(Path(sys.executable).with_name("tidegate"))
 _numbers = itertools.count(1)
@@ -25,16 +25,16 @@ _numbers = itertools.count(1)
 class Operator:
     """Somebody with the consul command's variables and no settings file."""
 
-    town: Town
+    fake_fleet: FakeFleet
 
     @property
     def env(self) -> dict[str, str]:
         """The variables of a laptop without settings."""
         return {
-            "CONSUL_HTTP_ADDR": self.town.url.removeprefix("http://"),
+            "CONSUL_HTTP_ADDR": self.fake_fleet.url.removeprefix("http://"),
             "TIDEGATE_CONFIG": "/none",
             "TIDEGATE_AUTHOR": "ann@laptop",
-            "TIDEGATE_APP": self.town.app,
+            "TIDEGATE_APP": self.fake_fleet.app,
         }
 
     def __call__(self, *arguments: str, **env: str) -> Result:
@@ -58,13 +58,13 @@ class Operator:
         )
 
 
-def open_shop(kind: str = "fake") -> Iterator[Town]:
-    """Open a town with a Consul of its own, and three hosts that serve a."""
+def open_fake_fleet(kind: str = "fake") -> Iterator[FakeFleet]:
+    """Open a fake fleet with a Consul of its own, and three hosts that serve a."""
 
     async def serve(stack: AsyncExitStack) -> str:
         return (await stack.enter_async_context(server_of(kind))).url
 
-    with town(serve, parse_app(f"shop{next(_numbers)}")) as made:
+    with fake_fleet(serve, parse_app(f"shop{next(_numbers)}")) as made:
         made.put("active/image", "registry.example/shop:a")
         for node in ("web-1", "web-2", "web-3"):
             made.host(node)

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from agent.cli.connect import author_of, named_app
-from agent.cli.endpoint import client_of, reach, settings_of, with_scheme
-from agent.cli.options import Access
+from agent.cli.endpoint import client_of, resolve_endpoint, settings_of, with_scheme
+from agent.cli.options import ConsulOptions
 from agent.config import Settings
 from agent.core.model.errors import FatalError
 
@@ -56,38 +56,40 @@ def test_an_address_is_completed_as_the_consul_command_does(text: str, is_tls: b
 )
 def test_without_settings_the_environment_says_where_consul_is(environ: Mapping[str, str], address: str) -> None:
     """A laptop needs no file; an empty variable is none."""
-    assert reach(Access(), environ).address == address
+    assert resolve_endpoint(ConsulOptions(), environ).address == address
 
 
 def test_option_wins_over_environment_over_settings(settings: Settings) -> None:
     """Each part by itself."""
-    plain = reach(Access(), {}, settings)
+    plain = resolve_endpoint(ConsulOptions(), {}, settings)
     assert (plain.address, plain.token_file, plain.ca_file) == (
         "https://settings:8501",
         Path("/settings/token"),
         Path("/settings/ca"),
     )
     environ = {"CONSUL_HTTP_ADDR": "http://env:8500", "CONSUL_HTTP_TOKEN": "secret"} | dict.fromkeys(FILES, "/env")
-    env = reach(Access(), environ, settings)
+    env = resolve_endpoint(ConsulOptions(), environ, settings)
     assert (env.address, env.token, env.token_file) == ("http://env:8500", "secret", None)
     assert (env.ca_file, env.cert_file, env.key_file) == (Path("/env"), Path("/env"), Path("/env"))
-    option = reach(Access(http_addr="opt:1", token_file=Path("/opt"), ca_file=Path("/opt/ca")), environ, settings)
+    option = resolve_endpoint(
+        ConsulOptions(http_addr="opt:1", token_file=Path("/opt"), ca_file=Path("/opt/ca")), environ, settings
+    )
     assert (option.address, option.token, option.token_file) == ("http://opt:1", "", Path("/opt"))
     assert (option.ca_file, option.cert_file) == (Path("/opt/ca"), Path("/env"))
 
 
 def test_a_token_file_wins_over_a_token_of_the_same_place() -> None:
     """As with the consul command."""
-    where = reach(Access(), {"CONSUL_HTTP_TOKEN": "secret", "CONSUL_HTTP_TOKEN_FILE": "/env/token"})
+    where = resolve_endpoint(ConsulOptions(), {"CONSUL_HTTP_TOKEN": "secret", "CONSUL_HTTP_TOKEN_FILE": "/env/token"})
     assert (where.token, where.token_file) == ("", Path("/env/token"))
 
 
 def test_an_address_or_a_certificate_that_cannot_be_used_is_named() -> None:
     """With the ways to give another."""
     with pytest.raises(FatalError, match=r"'ftp://x' is no Consul address.*CONSUL_HTTP_ADDR"):
-        client_of(reach(Access(http_addr="ftp://x"), {}))
+        client_of(resolve_endpoint(ConsulOptions(http_addr="ftp://x"), {}))
     with pytest.raises(FatalError, match="TLS files /none/ca: "):
-        client_of(reach(Access(http_addr="https://x", ca_file=Path("/none/ca")), {}))
+        client_of(resolve_endpoint(ConsulOptions(http_addr="https://x", ca_file=Path("/none/ca")), {}))
 
 
 def test_a_settings_file_that_is_named_must_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,10 +102,10 @@ def test_a_settings_file_that_is_named_must_be_there(tmp_path: Path, monkeypatch
 
 def test_the_app_is_that_of_option_environment_or_settings(settings: Settings) -> None:
     """In this order."""
-    assert named_app(Access(app="till"), {"TIDEGATE_APP": "desk"}, settings) == "till"
-    assert named_app(Access(), {"TIDEGATE_APP": "desk"}, settings) == "desk"
-    assert named_app(Access(), {}, settings) == "shop"
-    assert named_app(Access(), {}, None) is None
+    assert named_app(ConsulOptions(app="till"), {"TIDEGATE_APP": "desk"}, settings) == "till"
+    assert named_app(ConsulOptions(), {"TIDEGATE_APP": "desk"}, settings) == "desk"
+    assert named_app(ConsulOptions(), {}, settings) == "shop"
+    assert named_app(ConsulOptions(), {}, None) is None
 
 
 def test_the_author_is_who_is_named_else_user_and_host() -> None:

@@ -5,12 +5,12 @@ from datetime import UTC, datetime
 import pytest
 
 from agent.adapters.consul.fleet import FleetReading
-from agent.adapters.consul.fleet_snapshot import Lock, Look
+from agent.adapters.consul.fleet_snapshot import FleetSnapshot, Lock
 from agent.adapters.consul.history import Entry
 from agent.adapters.consul.services import CheckStatus, Instance
-from agent.cli.exits import Exit
-from agent.cli.options import Goal
-from agent.cli.rollout.progress import Aim, Followed, Seen, how_to_come_back, news, verdict
+from agent.cli.exit_codes import Exit
+from agent.cli.options import WaitUntil
+from agent.cli.rollout.progress import Direction, Followed, ProgressState, diff, how_to_come_back, result_of
 from agent.cli.views.fleet import FleetView, view_of
 from agent.core.model.keys import ABSENT, KeySnapshot, Present
 from agent.core.model.names import AppName, ImageReference, NodeName, Pin, ReleaseId
@@ -44,7 +44,7 @@ def a_record(phase: Phase, **changes: object) -> Decision:
         deadline=NOW + 60,
         created_at=NOW - 30,
     )
-    return record.but(**changes)
+    return record.replace(**changes)
 
 
 def a_view(
@@ -66,7 +66,7 @@ def a_view(
         instances=agents,
     )
     lock = Lock("core-1", 4) if coordinators else None
-    return view_of(Look(AppName("shop"), reading, NOW, lock))[0]
+    return view_of(FleetSnapshot(AppName("shop"), reading, NOW, lock))[0]
 
 
 def an_entry(seq: int, phase: Phase, was: Phase, **words: str) -> Entry:
@@ -79,35 +79,35 @@ FORWARD = Followed(7)
 
 
 @pytest.mark.parametrize(
-    ("phase", "goal", "code"),
+    ("phase", "wait_until", "code"),
     [
-        (Phase.STAGING, Goal.SWITCHED, None),
-        (Phase.SWITCHING, Goal.SWITCHED, None),
-        (Phase.BAKING, Goal.SWITCHED, Exit.DONE),
-        (Phase.RETIRING, Goal.SWITCHED, Exit.DONE),
-        (Phase.BAKING, Goal.DONE, None),
-        (Phase.SUCCESSFUL, Goal.DONE, Exit.DONE),
-        (Phase.AWAITING_PROMOTION, Goal.SWITCHED, None),
-        (Phase.AWAITING_PROMOTION, Goal.PROMOTION, Exit.DONE),
-        (Phase.BAKING, Goal.PROMOTION, Exit.DONE),
-        (Phase.ABORTING, Goal.PROMOTION, None),
-        (Phase.ABORTED, Goal.SWITCHED, Exit.TAKEN_BACK),
-        (Phase.ROLLED_BACK, Goal.DONE, Exit.TAKEN_BACK),
-        (Phase.ROLLBACK_FAILED, Goal.SWITCHED, Exit.TAKEN_BACK),
+        (Phase.STAGING, WaitUntil.SWITCHED, None),
+        (Phase.SWITCHING, WaitUntil.SWITCHED, None),
+        (Phase.BAKING, WaitUntil.SWITCHED, Exit.DONE),
+        (Phase.RETIRING, WaitUntil.SWITCHED, Exit.DONE),
+        (Phase.BAKING, WaitUntil.DONE, None),
+        (Phase.SUCCESSFUL, WaitUntil.DONE, Exit.DONE),
+        (Phase.AWAITING_PROMOTION, WaitUntil.SWITCHED, None),
+        (Phase.AWAITING_PROMOTION, WaitUntil.PROMOTION, Exit.DONE),
+        (Phase.BAKING, WaitUntil.PROMOTION, Exit.DONE),
+        (Phase.ABORTING, WaitUntil.PROMOTION, None),
+        (Phase.ABORTED, WaitUntil.SWITCHED, Exit.TAKEN_BACK),
+        (Phase.ROLLED_BACK, WaitUntil.DONE, Exit.TAKEN_BACK),
+        (Phase.ROLLBACK_FAILED, WaitUntil.SWITCHED, Exit.TAKEN_BACK),
     ],
 )
-def test_a_deploy_ends_where_it_was_asked_to(phase: Phase, goal: Goal, code: Exit | None) -> None:
+def test_a_deploy_ends_where_it_was_asked_to(phase: Phase, wait_until: WaitUntil, code: Exit | None) -> None:
     """Taken back is no success, whatever was waited for."""
-    end = verdict(a_view(a_record(phase)), Followed(7, goal))
+    end = result_of(a_view(a_record(phase)), Followed(7, wait_until))
     assert (end.code if end else None) == code
 
 
 def test_what_serves_already_is_a_success_with_nothing_to_do() -> None:
     """A pipeline that runs again deploys what it deployed before."""
-    needless = a_record(Phase.ABORTED, target=release("a"), why="shop:a is what serves already")
-    end = verdict(a_view(needless), Followed(7))
+    noop = a_record(Phase.ABORTED, target=release("a"), why="shop:a is what serves already")
+    end = result_of(a_view(noop), Followed(7))
     assert end is not None
-    assert (end.code, end.words) == (Exit.DONE, "rollout 7 had nothing to do: shop:a is what serves already")
+    assert (end.code, end.text) == (Exit.DONE, "rollout 7 had nothing to do: shop:a is what serves already")
 
 
 @pytest.mark.parametrize(
@@ -123,31 +123,31 @@ def test_what_serves_already_is_a_success_with_nothing_to_do() -> None:
 )
 def test_a_way_back_is_done_when_it_is_back(phase: Phase, code: Exit | None) -> None:
     """A rollout that ended successfully all the same is an error of who wanted it back."""
-    end = verdict(a_view(a_record(phase)), Followed(7, Goal.DONE, Aim.BACK))
+    end = result_of(a_view(a_record(phase)), Followed(7, WaitUntil.DONE, Direction.BACK))
     assert (end.code if end else None) == code
 
 
 def test_a_staged_fleet_that_waits_for_promote_is_a_goal() -> None:
     """Of --manual; not once somebody promoted it."""
     manual = a_record(Phase.READY, strategy=Strategy(waits_for_promote=True))
-    end = verdict(a_view(manual), Followed(7, Goal.PROMOTION))
+    end = result_of(a_view(manual), Followed(7, WaitUntil.PROMOTION))
     assert end is not None
-    assert end.words == "rollout 7 is staged on every host; `tidegate promote` goes on"
-    promoted = manual.but(flags=Flags(promoted=True))
-    assert verdict(a_view(promoted), Followed(7, Goal.PROMOTION)) is None
+    assert end.text == "rollout 7 is staged on every host; `tidegate promote` goes on"
+    promoted = manual.replace(flags=Flags(promoted=True))
+    assert result_of(a_view(promoted), Followed(7, WaitUntil.PROMOTION)) is None
 
 
 @pytest.mark.parametrize("record", [None, a_record(Phase.STAGING, generation=6)])
 def test_a_record_that_went_back_ends_the_following(record: Decision | None) -> None:
     """A restored snapshot; it says what accepts it."""
-    end = verdict(a_view(record), FORWARD)
+    end = result_of(a_view(record), FORWARD)
     assert end is not None
-    assert (end.code, "tidegate adopt" in end.words) == (Exit.ERROR, True)
+    assert (end.code, "tidegate adopt" in end.text) == (Exit.ERROR, True)
 
 
 def test_a_newer_rollout_is_judged_by_the_history() -> None:
     """Not by the record any more."""
-    assert verdict(a_view(a_record(Phase.STAGING, generation=8)), FORWARD) is None
+    assert result_of(a_view(a_record(Phase.STAGING, generation=8)), FORWARD) is None
 
 
 def test_each_change_is_told_once_with_the_time_it_was_written() -> None:
@@ -158,18 +158,18 @@ def test_each_change_is_told_once_with_the_time_it_was_written() -> None:
         an_entry(3, Phase.SWITCHING, Phase.READY, what="every host may switch", why="promoted"),
     )
     view = a_view(a_record(Phase.SWITCHING))
-    seen, lines = news(Seen(seq=1), view, entries)
-    assert [(line.words, line.at) for line in lines] == [
+    seen, lines = diff(ProgressState(seq=1), view, entries)
+    assert [(line.text, line.at) for line in lines] == [
         ("ready: all hosts are staged", NOW - 98),
         ("switching: every host may switch, promoted", NOW - 97),
     ]
-    assert news(seen, view, entries)[1] == ()
+    assert diff(seen, view, entries)[1] == ()
 
 
 def test_without_its_history_the_record_speaks_for_itself() -> None:
     """A token may not read everything."""
-    _, lines = news(Seen(), a_view(a_record(Phase.STAGING)), ())
-    assert [line.words for line in lines] == ["staging: so it came"]
+    _, lines = diff(ProgressState(), a_view(a_record(Phase.STAGING)), ())
+    assert [line.text for line in lines] == ["staging: so it came"]
 
 
 def test_what_an_operator_set_is_told_with_their_words() -> None:
@@ -178,31 +178,31 @@ def test_what_an_operator_set_is_told_with_their_words() -> None:
     paused = Entry(
         generation=7, seq=3, at=datetime.now(UTC), by="bob", what="pause", phase=record.phase, was=record.phase
     )
-    _, lines = news(Seen(seq=2), a_view(record), (paused,))
-    assert lines[0].words == "pause by bob: bob: lu\N{REPLACEMENT CHARACTER}nch"
+    _, lines = diff(ProgressState(seq=2), a_view(record), (paused,))
+    assert lines[0].text == "pause by bob: bob: lu\N{REPLACEMENT CHARACTER}nch"
 
 
 def test_no_coordinator_is_told_and_so_is_the_next_one() -> None:
     """Once each."""
     record = a_record(Phase.STAGING)
-    seen, lines = news(Seen(seq=3), a_view(record, coordinators=False), ())
-    assert [line.words[:55] for line in lines] == ["no coordinator is running; the rollout will not advance"]
-    assert news(seen, a_view(record, coordinators=False), ())[1] == ()
-    _, lines = news(seen, a_view(record), ())
-    assert [line.words for line in lines] == ["a coordinator lives: core-1 (epoch 4)"]
+    seen, lines = diff(ProgressState(seq=3), a_view(record, coordinators=False), ())
+    assert [line.text[:55] for line in lines] == ["no coordinator is running; the rollout will not advance"]
+    assert diff(seen, a_view(record, coordinators=False), ())[1] == ()
+    _, lines = diff(seen, a_view(record), ())
+    assert [line.text for line in lines] == ["a coordinator lives: core-1 (epoch 4)"]
 
 
 def test_numbers_that_move_are_no_news_of_a_host() -> None:
     """A pull's percentage does not fill a log; how hosts are at first is no news either."""
     view = a_view(a_record(Phase.STAGING))
-    first, lines = news(Seen(seq=3), view, ())
+    first, lines = diff(ProgressState(seq=3), view, ())
     assert lines == ()
 
     def news_after(words: str) -> list[str]:
-        before = Seen(first.seq, {NodeName("web-1"): words, NodeName("web-2"): first.hosts[NodeName("web-2")]})
-        told = news(before, view, ())[1]
+        before = ProgressState(first.seq, {NodeName("web-1"): words, NodeName("web-2"): first.hosts[NodeName("web-2")]})
+        told = diff(before, view, ())[1]
         assert all(line.is_of_a_host for line in told)
-        return [line.words for line in told]
+        return [line.text for line in told]
 
     now = first.hosts[NodeName("web-1")]
     assert "acted on 0" in now

@@ -6,7 +6,7 @@ import time
 import pytest
 from typer.testing import CliRunner
 
-from agent.adapters.consul.fleet_snapshot import Look
+from agent.adapters.consul.fleet_snapshot import FleetSnapshot
 from agent.adapters.consul.kv import ConsulClient
 from agent.adapters.consul.transport import TokenSource
 from agent.cli.main import cli
@@ -16,31 +16,31 @@ from agent.cli.views.fleet_table import console, render
 from agent.core.model.record import Phase
 from cluster.servers.ports import free_port
 from tests.adapters.fakes.consul import FakeConsul
-from tests.cli.fake_fleet import Town, first_report, town
+from tests.cli.fake_fleet import FakeFleet, fake_fleet, first_report
 from tests.cli.operator import Operator, code_of
 
 pytestmark = pytest.mark.slow
 QUICK = ("--bake-time", "0s", "--drain-idle", "1s")
 
 
-def begun(shop: Town, op: Operator, phase: Phase, *options: str) -> None:
+def begun(fake_fleet: FakeFleet, op: Operator, phase: Phase, *options: str) -> None:
     """Let a rollout come to *phase* and stay there."""
-    shop.goes_to = phase
-    shop.coordinate()
+    fake_fleet.goes_to = phase
+    fake_fleet.coordinate()
     assert op("deploy", "registry.example/shop:b", "--detach", "--reason", "new prices", *options).exit_code == 0
-    shop.until(lambda record: record.phase is phase)
+    fake_fleet.until(lambda record: record.phase is phase)
 
 
-def test_status_shows_the_rollout_its_waits_and_every_host(shop: Town, op: Operator) -> None:
+def test_status_shows_the_rollout_its_waits_and_every_host(fake_fleet: FakeFleet, op: Operator) -> None:
     """Who, why, how far, how long at most, and what each host does in both slots."""
-    shop.deaf = {"web-2"}
-    shop.coordinate()
+    fake_fleet.deaf = {"web-2"}
+    fake_fleet.coordinate()
     assert op("deploy", "registry.example/shop:b", "--detach", "--reason", "new prices").exit_code == 0
-    shop.until(lambda record: record.phase is Phase.STAGING)
+    fake_fleet.until(lambda record: record.phase is Phase.STAGING)
     time.sleep(0.3)
     shown = op("status").stdout
     for words in (
-        f"{shop.app} · rollout 1 · staging · registry.example/shop:b from shop:a",
+        f"{fake_fleet.app} · rollout 1 · staging · registry.example/shop:b from shop:a",
         "by ann@laptop: new prices",
         "pending > staging > ready > switching > baking > retiring > successful",
         "2/3",
@@ -53,11 +53,15 @@ def test_status_shows_the_rollout_its_waits_and_every_host(shop: Town, op: Opera
         assert words in shown, f"{words}\n{shown}"
 
 
-def test_status_as_json_holds_the_same_and_no_spec(shop: Town, op: Operator) -> None:
+def test_status_as_json_holds_the_same_and_no_spec(fake_fleet: FakeFleet, op: Operator) -> None:
     """For programs."""
-    begun(shop, op, Phase.BAKING)
+    begun(fake_fleet, op, Phase.BAKING)
     told = op.json("status")
-    assert (told["app"], told["rollout"]["phase"], told["rollout"]["author"]) == (shop.app, "baking", "ann@laptop")
+    assert (told["app"], told["rollout"]["phase"], told["rollout"]["author"]) == (
+        fake_fleet.app,
+        "baking",
+        "ann@laptop",
+    )
     assert told["rollout"]["target"]["image"].startswith("registry.example/shop:b@sha256:bbb")
     assert "spec" not in json.dumps(told)
     assert [host["node"] for host in told["hosts"]] == ["web-1", "web-2", "web-3"]
@@ -65,39 +69,39 @@ def test_status_as_json_holds_the_same_and_no_spec(shop: Town, op: Operator) -> 
     assert told["progress"]["switched"] == {"done": 3, "total": 3}
 
 
-def test_a_host_that_leaves_is_shown_and_holds_no_bar_up(shop: Town, op: Operator) -> None:
+def test_a_host_that_leaves_is_shown_and_holds_no_bar_up(fake_fleet: FakeFleet, op: Operator) -> None:
     """Nobody waits for it, so a bar can be full without it."""
-    begun(shop, op, Phase.BAKING)
-    shop.host("web-3")
-    shop.leave("web-3")
+    begun(fake_fleet, op, Phase.BAKING)
+    fake_fleet.host("web-3")
+    fake_fleet.leave("web-3")
     told = op.json("status")
     assert told["progress"]["switched"] == {"done": 2, "total": 2}
     assert {row["node"]: row["phase"] for row in told["hosts"]}["web-3"] == "leaving"
 
 
-def test_a_foreign_edit_in_mid_rollout_is_shown_as_ignored(shop: Town, op: Operator) -> None:
+def test_a_foreign_edit_in_mid_rollout_is_shown_as_ignored(fake_fleet: FakeFleet, op: Operator) -> None:
     """In status and by the doctor."""
-    begun(shop, op, Phase.BAKING)
-    shop.put("active/image", "registry.example/shop:x")
+    begun(fake_fleet, op, Phase.BAKING)
+    fake_fleet.put("active/image", "registry.example/shop:x")
     words = "active/image was changed to registry.example/shop:x by hand in mid-rollout: it is ignored"
     assert f"! {words}" in op("status").stdout
     assert words in op("doctor", "--fleet").stdout
 
 
-def test_status_without_a_rollout_says_what_is_active(shop: Town, op: Operator) -> None:
+def test_status_without_a_rollout_says_what_is_active(fake_fleet: FakeFleet, op: Operator) -> None:
     """And that nobody coordinates."""
     shown = op("status").stdout
     assert "no rollout is recorded · active registry.example/shop:a" in shown
     assert "no coordinator is running; the rollout will not advance" in shown
-    shop.put("stage/image", "registry.example/shop:x")
+    fake_fleet.put("stage/image", "registry.example/shop:x")
     assert "stage/image registry.example/shop:x by hand" in op("status").stdout
 
 
-def test_hosts_that_are_gone_or_silent_are_named(shop: Town, op: Operator) -> None:
+def test_hosts_that_are_gone_or_silent_are_named(fake_fleet: FakeFleet, op: Operator) -> None:
     """By the catalog and by the report's instance; never taken for well."""
-    shop.agent("web-2", app=shop.app, status="critical")
-    shop.agent("web-3", app=shop.app, instance="another boot")
-    shop.agent("web-4", app=shop.app)
+    fake_fleet.agent("web-2", app=fake_fleet.app, status="critical")
+    fake_fleet.agent("web-3", app=fake_fleet.app, instance="another boot")
+    fake_fleet.agent("web-4", app=fake_fleet.app)
     rows = {row["node"]: row for row in op.json("status")["hosts"]}
     assert rows["web-2"]["phase"] == "gone"
     assert rows["web-3"]["reason"].startswith("the last report is of an agent before this one")
@@ -113,19 +117,19 @@ def test_hosts_that_are_gone_or_silent_are_named(shop: Town, op: Operator) -> No
     assert nodes["web-2"]["agent"] == "critical"
 
 
-def test_nodes_lists_coordinators_and_what_is_left_of_hosts(shop: Town, op: Operator) -> None:
+def test_nodes_lists_coordinators_and_what_is_left_of_hosts(fake_fleet: FakeFleet, op: Operator) -> None:
     """Who leads; a report without an agent."""
-    shop.coordinate()
-    shop.put(f"{shop.app}-status/nodes/old-1", first_report(shop.app, "old-1").model_dump_json())
+    fake_fleet.coordinate()
+    fake_fleet.put(f"{fake_fleet.app}-status/nodes/old-1", first_report(fake_fleet.app, "old-1").model_dump_json())
     shown = op("nodes").stdout
     assert "coordinator (leads)" in shown
     assert "not registered" in shown
     assert "of no live agent" in shown
 
 
-def test_plan_of_an_image_says_what_would_happen_where(shop: Town, op: Operator) -> None:
+def test_plan_of_an_image_says_what_would_happen_where(fake_fleet: FakeFleet, op: Operator) -> None:
     """Steps per host, slots, source, times; and writes nothing."""
-    before = shop.do(shop.client.list(f"{shop.app}/")).index
+    before = fake_fleet.do(fake_fleet.client.list(f"{fake_fleet.app}/")).index
     done = op("plan", "registry.example/shop:b", "--canary", "1")
     assert done.exit_code == 0, done.output
     for words in (
@@ -137,37 +141,37 @@ def test_plan_of_an_image_says_what_would_happen_where(shop: Town, op: Operator)
         assert words in done.stdout, f"{words}\n{done.stdout}"
     plan = op.json("plan", "registry.example/shop:b", "--canary", "1")
     assert sorted(host["step"] for host in plan["hosts"]) == ["1", "100%", "100%"]
-    assert shop.do(shop.client.list(f"{shop.app}/")).index == before
-    assert shop.record is None
+    assert fake_fleet.do(fake_fleet.client.list(f"{fake_fleet.app}/")).index == before
+    assert fake_fleet.record is None
 
 
-def test_plan_says_what_would_keep_a_deploy_from_beginning(shop: Town, op: Operator) -> None:
+def test_plan_says_what_would_keep_a_deploy_from_beginning(fake_fleet: FakeFleet, op: Operator) -> None:
     """A busy slot, two sources, a change by hand, another rollout: in the words of those who would refuse."""
-    busy = first_report(shop.app, "web-1")
-    shop.reports["web-1"] = busy.model_copy(update={"old_workers": 2})
-    shop.do(shop._report("web-1"))
+    busy = first_report(fake_fleet.app, "web-1")
+    fake_fleet.reports["web-1"] = busy.model_copy(update={"old_workers": 2})
+    fake_fleet.do(fake_fleet._report("web-1"))
     assert "2 old HAProxy worker(s) still serve open connections" in op("plan", "shop:b").stdout
-    shop.put("stage/image", "registry.example/shop:x")
+    fake_fleet.put("stage/image", "registry.example/shop:x")
     refused = op("plan", "shop:b")
     assert refused.exit_code == 1
     assert "would be refused: registry.example/shop:x is staged by hand" in refused.stdout
 
 
-def test_plan_of_what_serves_already_says_so(shop: Town, op: Operator) -> None:
+def test_plan_of_what_serves_already_says_so(fake_fleet: FakeFleet, op: Operator) -> None:
     """It would end at once."""
-    shop.coordinate()
+    fake_fleet.coordinate()
     assert op("deploy", "registry.example/shop:b", "--wait", "done", *QUICK).exit_code == 0
     done = op("plan", f"registry.example/shop:b@sha256:{'b' * 64}")
     assert done.exit_code == 1
     assert "is what serves already" in done.stdout
 
 
-def test_history_and_show_tell_of_every_rollout(shop: Town, op: Operator) -> None:
+def test_history_and_show_tell_of_every_rollout(fake_fleet: FakeFleet, op: Operator) -> None:
     """Newest first; each change with its author, how long phases took, and log lines of what failed."""
     assert op("history").stdout == "no rollout is recorded\n"
-    shop.coordinate()
+    fake_fleet.coordinate()
     assert op("deploy", "registry.example/shop:b", "--wait", "done", "--reason", "new prices", *QUICK).exit_code == 0
-    shop.sick["web-2"] = "container exited with code 3"
+    fake_fleet.sick["web-2"] = "container exited with code 3"
     assert op("deploy", "registry.example/shop:c").exit_code == 3
     listed = op("history").stdout.splitlines()
     assert listed[1].startswith("#2")
@@ -195,18 +199,18 @@ def test_history_and_show_tell_of_every_rollout(shop: Town, op: Operator) -> Non
     assert "is no number of a rollout" in str(op("show", "last").exception)
 
 
-def test_the_doctor_of_the_fleet_names_what_is_wrong(shop: Town, op: Operator) -> None:
+def test_the_doctor_of_the_fleet_names_what_is_wrong(fake_fleet: FakeFleet, op: Operator) -> None:
     """Exit code 1 where something must be mended; else 0."""
-    shop.coordinate()
+    fake_fleet.coordinate()
     well = op("doctor", "--fleet")
     assert well.exit_code == 0, well.output
     for words in ("core-1 holds the lock", "3 of 3 live hosts report", "all agents are 1.2.3", "may be written"):
         assert words in well.stdout, words
-    shop.agent("web-1", app=shop.app, version="1.3.0")
-    shop.agent("web-2", app=shop.app, instance="another boot")
-    shop.agent("web-4", app=shop.app)
-    shop.put(f"{shop.app}-status/nodes/web-5", '{"v": 99, "node": "web-5"}')
-    shop.put("stage/image", "registry.example/shop:x")
+    fake_fleet.agent("web-1", app=fake_fleet.app, version="1.3.0")
+    fake_fleet.agent("web-2", app=fake_fleet.app, instance="another boot")
+    fake_fleet.agent("web-4", app=fake_fleet.app)
+    fake_fleet.put(f"{fake_fleet.app}-status/nodes/web-5", '{"v": 99, "node": "web-5"}')
+    fake_fleet.put("stage/image", "registry.example/shop:x")
     ill = op("doctor", "--fleet")
     assert ill.exit_code == 1
     for words in (
@@ -230,14 +234,14 @@ def test_without_consul_there_is_one_line_and_this_host_if_it_has_an_agent(op: O
     assert (done.exit_code, "connection refused" in done.stdout) == (1, True)
 
 
-def test_an_app_is_found_where_there_is_only_one(shop: Town, op: Operator) -> None:
+def test_an_app_is_found_where_there_is_only_one(fake_fleet: FakeFleet, op: Operator) -> None:
     """Otherwise it must be named, and those that are known are."""
-    assert shop.app in op("status", TIDEGATE_APP="").stdout
-    shop.agent("till-1", app="till")
+    assert fake_fleet.app in op("status", TIDEGATE_APP="").stdout
+    fake_fleet.agent("till-1", app="till")
     done = op("status", TIDEGATE_APP="")
     assert "name the app with --app or TIDEGATE_APP" in str(done.exception)
-    assert f"{shop.app}, till" in str(done.exception)
-    assert op("status", "--app", shop.app, TIDEGATE_APP="till").exit_code == 0
+    assert f"{fake_fleet.app}, till" in str(done.exception)
+    assert op("status", "--app", fake_fleet.app, TIDEGATE_APP="till").exit_code == 0
 
 
 def test_a_token_that_may_not_look_is_told_so() -> None:
@@ -251,7 +255,7 @@ def test_a_token_that_may_not_look_is_told_so() -> None:
         return consul.url
 
     tokens: list[str] = []
-    with town(serve, "shop") as made:  # type: ignore[arg-type]
+    with fake_fleet(serve, "shop") as made:  # type: ignore[arg-type]
         op = Operator(made)
         assert "Permission denied" in str(op("status").exception)
         half = op("status", CONSUL_HTTP_TOKEN=tokens[0])
@@ -279,7 +283,7 @@ def test_what_rests_on_all_of_a_list_is_refused_where_some_of_it_is_hidden() -> 
         return consul.url
 
     tokens: list[str] = []
-    with town(serve, "shop") as made:  # type: ignore[arg-type]
+    with fake_fleet(serve, "shop") as made:  # type: ignore[arg-type]
         reader, writer, operator = tokens
         made.do(_put(made, operator, "shop/active/image", b"registry.example/shop:a"))
         op = Operator(made)
@@ -290,17 +294,17 @@ def test_what_rests_on_all_of_a_list_is_refused_where_some_of_it_is_hidden() -> 
         assert op("adopt", "--yes", "--reason", "restored", CONSUL_HTTP_TOKEN=operator).exit_code == 0
 
 
-async def _put(made: Town, token: str, key: str, value: bytes) -> None:
+async def _put(made: FakeFleet, token: str, key: str, value: bytes) -> None:
     async with ConsulClient(made.url, token=TokenSource(token)) as client:
         assert await client.put(key, value)
 
 
-def test_a_thousand_hosts_are_laid_out_in_no_time(shop: Town) -> None:
+def test_a_thousand_hosts_are_laid_out_in_no_time(fake_fleet: FakeFleet) -> None:
     """All of them, uncut; a terminal shows those that need a look first."""
-    look = shop.do(_crowd(shop, 1000))
+    snapshot = fake_fleet.do(_large_fleet(fake_fleet, 1000))
     screen = console()
     began = time.process_time()
-    view, _ = view_of(look)
+    view, _ = view_of(snapshot)
     with screen.capture() as captured:
         screen.print(render(view), crop=False)
     took = time.process_time() - began
@@ -311,13 +315,13 @@ def test_a_thousand_hosts_are_laid_out_in_no_time(shop: Town) -> None:
     assert "... and 993 more hosts" in captured.get()
 
 
-async def _crowd(shop: Town, count: int) -> Look:
+async def _large_fleet(fake_fleet: FakeFleet, count: int) -> FleetSnapshot:
     from dataclasses import replace
 
-    from agent.adapters.consul.fleet_snapshot import look
+    from agent.adapters.consul.fleet_snapshot import snapshot
 
-    seen = await look(shop.client, shop.app)
-    reports = {f"crowd-{number:04}": first_report(shop.app, f"crowd-{number:04}") for number in range(count)}
+    seen = await snapshot(fake_fleet.client, fake_fleet.app)
+    reports = {f"crowd-{number:04}": first_report(fake_fleet.app, f"crowd-{number:04}") for number in range(count)}
     live = {node: f"{node}-boot" for node in reports}
     reading = replace(seen.reading, reports=seen.reading.reports | reports, live=seen.reading.live | live)  # type: ignore[operator]
     return replace(seen, reading=reading)
@@ -335,12 +339,12 @@ def test_init_shows_the_policies_without_a_consul() -> None:
 
 
 def test_the_shell_is_offered_the_apps_that_consul_knows(
-    shop: Town, op: Operator, monkeypatch: pytest.MonkeyPatch
+    fake_fleet: FakeFleet, op: Operator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And nothing where Consul does not answer."""
     for name, value in op.env.items():
         monkeypatch.setenv(name, value)
-    assert complete_app("sh") == [shop.app]
+    assert complete_app("sh") == [fake_fleet.app]
     assert complete_app("x") == []
     monkeypatch.setenv("CONSUL_HTTP_ADDR", f"127.0.0.1:{free_port()}")
     assert complete_app("") == []

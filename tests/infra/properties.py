@@ -131,14 +131,14 @@ def hooks_are_in_the_group_and_end_in_time(template: Template) -> list[str]:
         hooks = group["Properties"].get("LifecycleHookSpecificationList", [])
         if {hook["LifecycleHookName"]: hook["DefaultResult"] for hook in hooks} != wanted[name]:
             problems.append(f"{name}: other hooks")
-        patience = seconds(group.get("CreationPolicy", {}).get("ResourceSignal", {}).get("Timeout", "PT0S"))
+        timeout = seconds(group.get("CreationPolicy", {}).get("ResourceSignal", {}).get("Timeout", "PT0S"))
         for hook in hooks:
             if hook["LifecycleTransition"] not in {
                 "autoscaling:EC2_INSTANCE_LAUNCHING",
                 "autoscaling:EC2_INSTANCE_TERMINATING",
             }:
                 problems.append(f"{name}: {hook['LifecycleTransition']}")
-            if hook["LifecycleTransition"].endswith("LAUNCHING") and hook["HeartbeatTimeout"] >= patience:
+            if hook["LifecycleTransition"].endswith("LAUNCHING") and hook["HeartbeatTimeout"] >= timeout:
                 problems.append(f"{name}: the hook outlives CloudFormation's patience")
     return problems
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from agent.provision.aws.parameter_store import Vault
+from agent.provision.aws.parameter_store import ParameterStore
 from infra.aws import ATTEMPTS, Aws
 from infra.dns_records import Change, Record, apply
 from infra.errors import AwsError
@@ -80,7 +80,7 @@ def test_a_call_that_aws_puts_off_is_made_again(
     trouble: tuple[int, str], delays: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with answering(*[trouble] * 3, (200, FOUND)) as (url, asked):
-        assert Vault(client(url, "ssm", monkeypatch), "shop").get("key") == "secret"
+        assert ParameterStore(client(url, "ssm", monkeypatch), "shop").get("key") == "secret"
     assert (len(asked), len(delays)) == (4, 3)
     assert all(delay <= 2**number for number, delay in enumerate(delays))
 
@@ -93,15 +93,15 @@ def test_a_batch_of_names_waits_for_the_one_before(delays: list[float], monkeypa
 
 def test_throttling_without_end_is_given_up_in_one_line(delays: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     with answering((400, refusal("ThrottlingException"))) as (url, asked):
-        vault = Vault(client(url, "ssm", monkeypatch), "shop")
+        parameter_store = ParameterStore(client(url, "ssm", monkeypatch), "shop")
         with pytest.raises(AwsError, match=r"cannot read the parameter key: AWS throttles or stumbles"):
-            vault.get("key")
+            parameter_store.get("key")
     assert (len(asked), len(delays)) == (ATTEMPTS, ATTEMPTS - 1)
 
 
 def test_a_refusal_is_not_asked_again(delays: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     with answering((400, refusal("AccessDeniedException"))) as (url, asked):
-        vault = Vault(client(url, "ssm", monkeypatch), "shop")
+        parameter_store = ParameterStore(client(url, "ssm", monkeypatch), "shop")
         with pytest.raises(AwsError, match="not allowed GetParameter"):
-            vault.get("key")
+            parameter_store.get("key")
     assert (len(asked), delays) == (1, [])

@@ -13,7 +13,7 @@ from botocore.exceptions import (
 )
 from botocore.parsers import ResponseParserError
 
-from infra.aws import calling
+from infra.aws import translate_aws_errors
 from infra.cli import main
 from infra.errors import AwsError, AwsMissingError
 
@@ -37,14 +37,17 @@ CODES: list[tuple[str, str, type[AwsError], str]] = [
 
 @pytest.mark.parametrize(("raised", "words"), LIBRARY, ids=lambda each: type(each).__name__)
 def test_what_the_library_raises_is_one_line(raised: BotoCoreError, words: str) -> None:
-    with pytest.raises(AwsError, match=words) as caught, calling("look at stack prod"):
+    with pytest.raises(AwsError, match=words) as caught, translate_aws_errors("look at stack prod"):
         raise raised
     assert str(caught.value).startswith("cannot look at stack prod: ")
     assert "\n" not in str(caught.value)
 
 
 def test_an_answer_that_is_not_awss_is_one_line() -> None:
-    with pytest.raises(AwsError, match="is there a proxy in between") as caught, calling("look at stack prod"):
+    with (
+        pytest.raises(AwsError, match="is there a proxy in between") as caught,
+        translate_aws_errors("look at stack prod"),
+    ):
         raise ResponseParserError("<!doctype html>\n<title>502</title>")
     assert "\n" not in str(caught.value)
 
@@ -52,7 +55,7 @@ def test_an_answer_that_is_not_awss_is_one_line() -> None:
 @pytest.mark.parametrize(("code", "message", "kind", "words"), CODES, ids=str)
 def test_what_aws_answers_is_one_line(code: str, message: str, kind: type[AwsError], words: str) -> None:
     answer: Any = {"Error": {"Code": code, "Message": message}}
-    with pytest.raises(kind, match=words) as caught, calling("look at stack prod"):
+    with pytest.raises(kind, match=words) as caught, translate_aws_errors("look at stack prod"):
         raise ClientError(answer, "DescribeStacks")
     assert "\n" not in str(caught.value)
 

@@ -13,7 +13,7 @@ from infra.aws import Aws
 from infra.cli import cli
 from infra.cloudformation import Stack
 from infra.config import load
-from infra.destroy import tear_down
+from infra.destroy import destroy
 from infra.dns_records import Zone
 from infra.errors import AwsError, InfraError
 from infra.template.stack import render
@@ -138,7 +138,7 @@ def test_a_protected_stack_is_not_touched() -> None:
         stub.add_response("describe_stacks", {"Stacks": [stack]})
         protected = Stack(Aws(REGION, {"cloudformation": api}), "prod")
         with pytest.raises(AwsError, match="--no-enable-termination-protection --stack-name prod"):
-            list(tear_down(protected, Zone(None, None, "Z1", "cs90", "prod")))
+            list(destroy(protected, Zone(None, None, "Z1", "cs90", "prod")))
 
 
 def test_plan_of_a_new_stack_says_what_it_would_create_and_leaves_nothing(aws: None) -> None:

@@ -167,7 +167,7 @@ def hook_too_long(made: Template) -> None:
     resource(made, "WebHosts")["LifecycleHookSpecificationList"][0]["HeartbeatTimeout"] = 7200
 
 
-def endless_patience(made: Template) -> None:
+def endless_timeout(made: Template) -> None:
     group(made)["UpdatePolicy"]["AutoScalingRollingUpdate"]["PauseTime"] = "PT65M"
 
 
@@ -246,7 +246,7 @@ MISTAKES = [
     (hook_outside, the.hooks_are_in_the_group_and_end_in_time),
     (hook_misspelt, the.hooks_are_in_the_group_and_end_in_time),
     (hook_too_long, the.hooks_are_in_the_group_and_end_in_time),
-    (endless_patience, the.a_rolling_update_keeps_what_is_needed),
+    (endless_timeout, the.a_rolling_update_keeps_what_is_needed),
     (quorum_lost, the.a_rolling_update_keeps_what_is_needed),
     (consul_by_the_balancer, the.only_web_hosts_are_judged_by_the_balancer),
     (slow_health, the.health_is_asked_of_the_proxy_in_time),

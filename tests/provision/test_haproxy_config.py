@@ -8,7 +8,7 @@ import pytest
 
 from agent.adapters.haproxy.files import ProxyPaths, write_map, write_whole
 from agent.adapters.haproxy.runtime_api import HaproxySocket
-from agent.core.model.app import App, Knobs
+from agent.core.model.app import App, DeployTimings
 from agent.core.model.errors import FatalError, PermanentError, TransientError
 from agent.provision.haproxy_config import ProxyOptions, check, data_dir, render
 
@@ -62,7 +62,7 @@ def test_no_visitor_is_moved_before_being_idle_for_the_whole_of_visit_idle(idle_
 
 def test_old_workers_live_no_longer_than_a_drain() -> None:
     """hard-stop-after is drain_timeout unless a shorter one is asked for."""
-    knobs = Knobs(drain_timeout=600)
+    knobs = DeployTimings(drain_timeout=600)
     assert "hard-stop-after 600000ms\n" in render(app(knobs=knobs), PATHS)
     assert "hard-stop-after 1500ms\n" in render(app(knobs=knobs), PATHS, ProxyOptions(hard_stop_after_s=1.5))
     with pytest.raises(PermanentError, match="hard_stop_after: 601 s"):

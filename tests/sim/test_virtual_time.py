@@ -19,7 +19,7 @@ def test_an_hour_passes_at_once_and_exactly() -> None:
     """Sleeps, deadlines and task groups of asyncio itself go by the loop's time."""
     seen: list[float] = []
 
-    async def story() -> None:
+    async def scenario() -> None:
         loop = asyncio.get_running_loop()
         async with asyncio.TaskGroup() as group:
             for seconds in (3600.0, 0.5, 60.0):
@@ -34,7 +34,7 @@ def test_an_hour_passes_at_once_and_exactly() -> None:
         seen.append(asyncio.get_running_loop().time())
 
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        runner.run(story())
+        runner.run(scenario())
     assert seen == [0.5, 60.0, 3600.0, 3610.0]
 
 
@@ -57,14 +57,14 @@ def test_a_thread_is_a_call(loop: VirtualLoop) -> None:
     """Its result and its error come as from a thread."""
     found: list[object] = []
 
-    async def story() -> None:
+    async def scenario() -> None:
         found.append(await asyncio.to_thread(sum, (1, 2)))
         try:
             await asyncio.to_thread(int, "x")
         except ValueError as exc:
             found.append(type(exc))
 
-    Process(loop).spawn(story())
+    Process(loop).spawn(scenario())
     loop.run_to(0.0)
     assert found == [3, ValueError]
 
@@ -115,13 +115,13 @@ def test_a_process_that_kills_itself_goes_no_step_further(loop: VirtualLoop) -> 
     seen: list[str] = []
     process = Process(loop)
 
-    async def story() -> None:
+    async def scenario() -> None:
         seen.append("before")
         process.kill()
         await asyncio.sleep(0)
         seen.append("after")
 
-    process.spawn(story())
+    process.spawn(scenario())
     loop.run_to(10.0)
     assert seen == ["before"]
 
@@ -131,11 +131,11 @@ def test_an_event_set_by_the_world_wakes_a_process_only_once_it_runs_again(loop:
     event, seen = asyncio.Event(), list[float]()
     process = Process(loop)
 
-    async def story() -> None:
+    async def scenario() -> None:
         await event.wait()
         seen.append(loop.time())
 
-    process.spawn(story())
+    process.spawn(scenario())
     loop.at(1.0, lambda: process.stall(5.0))
     loop.at(2.0, event.set)
     loop.run_to(10.0)
@@ -144,7 +144,7 @@ def test_an_event_set_by_the_world_wakes_a_process_only_once_it_runs_again(loop:
 
 def test_a_clock_tells_the_loops_time_and_its_own_wall_time(loop: VirtualLoop) -> None:
     """Two hosts differ in the second alone."""
-    right, wrong = SimClock(loop), SimClock(loop, skew_s=-3.0)
+    right, wrong = SimClock(loop), SimClock(loop, clock_skew_s=-3.0)
     loop.run_to(5.0)
     assert (right.now(), wrong.now()) == (5.0, 5.0)
     assert right.wall() - wrong.wall() == 3.0

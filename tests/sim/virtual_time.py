@@ -242,7 +242,7 @@ class SimClock:
     """The clock of one process: the loop's time, and a wall clock that is wrong by *skew_s*."""
 
     loop: VirtualLoop
-    skew_s: float = 0.0
+    clock_skew_s: float = 0.0
 
     def now(self) -> float:
         """Return the loop's seconds."""
@@ -250,7 +250,7 @@ class SimClock:
 
     def wall(self) -> float:
         """Return Unix seconds as this machine has them."""
-        return UNIX_S + self.loop.time() + self.skew_s
+        return UNIX_S + self.loop.time() + self.clock_skew_s
 
     async def sleep(self, seconds: float) -> None:
         """Sleep in virtual time."""

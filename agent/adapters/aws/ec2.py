@@ -39,7 +39,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Notice:
+class TerminationNotice:
     """That the instance will end."""
 
     reason: str
@@ -109,7 +109,7 @@ class Ec2:
         """
         return await self._get("meta-data/local-hostname") or ""
 
-    async def notice(self) -> Notice | None:
+    async def termination_notice(self) -> TerminationNotice | None:
         """
         Return whether the instance is to end: its group's word first, then a spot notice.
 
@@ -117,18 +117,18 @@ class Ec2:
             Ec2UnavailableError: the metadata service does not answer.
         """
         if await self._get("meta-data/autoscaling/target-lifecycle-state") == "Terminated":
-            return Notice("its auto-scaling group terminates it")
+            return TerminationNotice("its auto-scaling group terminates it")
         spot = await self._get("meta-data/spot/instance-action")
         if spot is None:
             return None
         try:
             found = json.loads(spot)
             by = datetime.strptime(found["time"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
-            return Notice(f"spot: AWS will {found['action']} it at {found['time']}", by)
+            return TerminationNotice(f"spot: AWS will {found['action']} it at {found['time']}", by)
         except (ValueError, KeyError, TypeError):
-            return Notice("spot: AWS takes it back")
+            return TerminationNotice("spot: AWS takes it back")
 
-    async def is_at_risk(self) -> bool:
+    async def rebalance_recommended(self) -> bool:
         """
         Return whether AWS recommends to rebalance: an interruption is likely, and not decided.
 
@@ -171,7 +171,7 @@ class Ec2:
             },
         )
 
-    async def beat(self, place: Place, group: str, hook: str) -> None:
+    async def heartbeat(self, place: Place, group: str, hook: str) -> None:
         """
         Ask a hook for more time; errors as of `complete`.
 
@@ -241,7 +241,7 @@ class Ec2:
             async with self._session.post(target.url, data=body, headers=headers) as reply:
                 text = await reply.text()
         except (aiohttp.ClientError, TimeoutError) as exc:
-            raise Ec2UnavailableError(f"{action}: AWS does not answer: {_words(exc)}") from exc
+            raise Ec2UnavailableError(f"{action}: AWS does not answer: {_text(exc)}") from exc
         if reply.status == 200:
             return text
         code, message = _tag(text, "Code") or str(reply.status), _tag(text, "Message")
@@ -258,7 +258,7 @@ class Ec2:
                     self._token = ""
                     status, text = await self._ask(path)
         except (aiohttp.ClientError, TimeoutError) as exc:
-            raise Ec2UnavailableError(f"the metadata service does not answer: {_words(exc)}") from exc
+            raise Ec2UnavailableError(f"the metadata service does not answer: {_text(exc)}") from exc
         if status == 404:
             return None
         if status != 200:
@@ -281,7 +281,7 @@ class Ec2:
             return await reply.text()
 
 
-def _words(exc: Exception) -> str:
+def _text(exc: Exception) -> str:
     return str(exc) or "no answer in time"
 
 

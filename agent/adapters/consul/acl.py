@@ -144,7 +144,7 @@ async def _create(client: ConsulClient, path: str, body: Mapping[str, object]) -
     try:
         return await client.http.send(Request("PUT", path, body=json.dumps(body).encode()))
     except (PermanentError, TransientError) as exc:
-        if any(words in str(exc).lower() for words in _EXISTS):
+        if any(text in str(exc).lower() for text in _EXISTS):
             return None
         raise
 

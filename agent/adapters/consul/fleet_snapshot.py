@@ -26,7 +26,7 @@ class Lock:
 
 
 @dataclass(frozen=True, slots=True, repr=False)  # asyncio.run() would print the whole of it into an error it drops
-class Look:
+class FleetSnapshot:
     """What Consul shows of an app's fleet at one time."""
 
     app: AppName
@@ -61,7 +61,7 @@ class Look:
         return not (reading.reports or reading.live or any(each != keys.ABSENT for each in recorded))
 
 
-async def look(client: ConsulClient, app: AppName, consistency: Consistency = Consistency.DEFAULT) -> Look:
+async def snapshot(client: ConsulClient, app: AppName, consistency: Consistency = Consistency.DEFAULT) -> FleetSnapshot:
     """
     Read what there is.
 
@@ -76,7 +76,7 @@ async def look(client: ConsulClient, app: AppName, consistency: Consistency = Co
         reading.record  # noqa: B018 - only whether it can be read
     except PermanentError as exc:
         notes.append(str(exc))
-    return Look(app, reading, time.time(), lock, is_lock_known, (*notes, *reading.notes))
+    return FleetSnapshot(app, reading, time.time(), lock, is_lock_known, (*notes, *reading.notes))
 
 
 async def _lock(client: ConsulClient, app: AppName, notes: list[str]) -> tuple[Lock | None, bool]:

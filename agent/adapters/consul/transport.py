@@ -171,7 +171,7 @@ class Transport:
             ):
                 return Reply(response.status, response.headers, await self._read(response))
         except (aiohttp.ClientError, OSError, TimeoutError) as exc:
-            raise ConsulUnavailableError(f"{self.name}: {_in_words(exc, request.deadline_s)}") from exc
+            raise ConsulUnavailableError(f"{self.name}: {_error_text(exc, request.deadline_s)}") from exc
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         body = bytearray()
@@ -198,22 +198,22 @@ class Transport:
         return self._session
 
 
-def _in_words(exc: Exception, deadline_s: float) -> str:
+def _error_text(exc: Exception, deadline_s: float) -> str:
     match exc:
         case aiohttp.ClientConnectorDNSError():
-            words = "cannot resolve its name"
+            text = "cannot resolve its name"
         case aiohttp.ClientSSLError():
-            words = f"TLS failed: {printable(str(exc), 200)}"
+            text = f"TLS failed: {printable(str(exc), 200)}"
         case aiohttp.ConnectionTimeoutError():
-            words = f"no connection within {format_duration(CONNECT_TIMEOUT_S)}"
+            text = f"no connection within {format_duration(CONNECT_TIMEOUT_S)}"
         case TimeoutError():
-            words = f"no answer within {format_duration(deadline_s)}"
+            text = f"no answer within {format_duration(deadline_s)}"
         case aiohttp.ServerDisconnectedError() | aiohttp.ClientPayloadError():
-            words = "connection closed before the answer was complete"
+            text = "connection closed before the answer was complete"
         case OSError(errno=int(number)) if number > 0:
-            words = os.strerror(number).lower()
+            text = os.strerror(number).lower()
         case aiohttp.ClientConnectorError():
-            words = "connection closed while it was made"
+            text = "connection closed while it was made"
         case _:
-            words = printable(f"{type(exc).__name__}: {exc}", 200)
-    return words
+            text = printable(f"{type(exc).__name__}: {exc}", 200)
+    return text

@@ -122,7 +122,7 @@ class DockerAdapter:
         await self._images.remove(name)
 
     async def containers(self) -> Listing:
-        """Return all of this app's containers on this node, running or not, oldest tenancy first."""
+        """Return all of this app's containers on this node, running or not, oldest occupancy first."""
         async with deadline("list containers", QUICK_S):
             found = await self._docker.containers.list(all=True, filters=self._filters)
         containers: list[Container] = []
@@ -135,7 +135,7 @@ class DockerAdapter:
                 containers.append(container(shown))
             except ValueError:
                 strays.append(ContainerId(entry.id))
-        return Listing(tuple(sorted(containers, key=lambda each: each.tenancy)), tuple(sorted(strays)))
+        return Listing(tuple(sorted(containers, key=lambda each: each.occupancy)), tuple(sorted(strays)))
 
     async def run(self, request: RunRequest) -> ContainerId:
         """
@@ -174,7 +174,7 @@ class DockerAdapter:
 
     async def start(self, id_: ContainerId) -> None:
         """
-        Start a stopped container again, as it was created: same address, tenancy and environment. Idempotent.
+        Start a stopped container again, as it was created: same address, occupancy and environment. Idempotent.
 
         Raises:
             DockerRefusedError: the daemon refused it, or it is gone.

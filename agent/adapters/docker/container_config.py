@@ -20,11 +20,11 @@ ENV_FILE_MAX_BYTES = 1024**2
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """A new tenant for a slot."""
+    """A new occupant for a slot."""
 
     slot: SlotName
     release: Release
-    tenancy: int
+    occupancy: int
     """As of :class:`agent.core.host.observed.Container`; higher than every other one on this host."""
 
 
@@ -34,8 +34,8 @@ def labels_filter(app: App, node: NodeName) -> tuple[str, ...]:
 
 
 def container_name(app: App, node: NodeName, request: RunRequest) -> str:
-    """Return a name for people to read; node and tenancy make it unique on the daemon."""
-    return f"tidegate-{app.name}-{request.slot}-{request.release.id}-{node}-{request.tenancy}"
+    """Return a name for people to read; node and occupancy make it unique on the daemon."""
+    return f"tidegate-{app.name}-{request.slot}-{request.release.id}-{node}-{request.occupancy}"
 
 
 def container_labels(app: App, node: NodeName, request: RunRequest) -> Mapping[str, str]:
@@ -50,7 +50,7 @@ def container_labels(app: App, node: NodeName, request: RunRequest) -> Mapping[s
         "slot": request.slot.value,
         "generation": str(release.generation),
         "pin": release.pin,
-        "tenancy": str(request.tenancy),
+        "tenancy": str(request.occupancy),
     }
     return {**release.spec.labels, **{f"{LABEL_PREFIX}{name}": value for name, value in own.items()}}
 

@@ -43,10 +43,10 @@ async def deadline(what: str, timeout_s: float) -> AsyncIterator[None]:
 
 def translated(what: str, exc: aiodocker.DockerError) -> DockerUnavailableError | DockerRefusedError:
     """Return our error for *exc*: 4xx is refused, all else is unavailable."""
-    words = exc.message.strip() or f"status {exc.status}"
+    text = exc.message.strip() or f"status {exc.status}"
     if 400 <= exc.status < 500:
-        return DockerRefusedError(f"Docker: {what}: {words}")
-    return DockerUnavailableError(f"Docker: {what}: {words}")
+        return DockerRefusedError(f"Docker: {what}: {text}")
+    return DockerUnavailableError(f"Docker: {what}: {text}")
 
 
 def address_taken(app: App, slot: SlotName, refusal: DockerRefusedError) -> AddressTakenError | None:

@@ -76,7 +76,7 @@ def container(shown: Mapping[str, Any]) -> Container:
         release=ReleaseId(_short_hash(labels, "release")),
         pin=Pin(_short_hash(labels, "pin")),
         generation=_count(labels, "generation"),
-        tenancy=_count(labels, "tenancy"),
+        occupancy=_count(labels, "tenancy"),
         state=status,
         exit_code=state["ExitCode"] if status in _ENDED else None,
         started_at="" if state["StartedAt"] == _NEVER else state["StartedAt"],

@@ -94,9 +94,9 @@ def stalled(reference: ImageReference, progress: PullProgress, stall_s: float) -
     return ImagePullError(f"pull of {reference} stalled for {format_duration(stall_s)} {at}")
 
 
-def pull_error(reference: ImageReference, words: str) -> ImagePullError | ImageRefusedError:
+def pull_error(reference: ImageReference, text: str) -> ImagePullError | ImageRefusedError:
     """Return the error for a failed pull by the daemon's *words*; what is not known to be final may pass."""
     # The words quote the image's name and URL, which may contain any of ours.
-    bare = words.replace(reference, "").replace(repository(reference).path, "").lower()
+    bare = text.replace(reference, "").replace(repository(reference).path, "").lower()
     refused = any(phrase in bare for phrase in _REFUSED) and "toomanyrequests" not in bare
-    return (ImageRefusedError if refused else ImagePullError)(f"pull of {reference}: {words.strip()}")
+    return (ImageRefusedError if refused else ImagePullError)(f"pull of {reference}: {text.strip()}")

@@ -46,7 +46,7 @@ async def json_lines(
         url = f"/v{version}/{path}"
         async with session.request(method, url, params=params, headers=headers) as response:
             if response.status >= 400:
-                raise aiodocker.DockerError(response.status, _words(await response.text()))
+                raise aiodocker.DockerError(response.status, _text(await response.text()))
             yield _lines(response)
 
 
@@ -60,7 +60,7 @@ async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, ob
         yield item
 
 
-def _words(body: str) -> str:
+def _text(body: str) -> str:
     try:
         return str(json.loads(body)["message"])
     except (ValueError, KeyError, TypeError):

@@ -134,7 +134,7 @@ def parse_stat(text: str) -> Mapping[str, Mapping[str, str]]:
 
 def read_server(row: Mapping[str, str], state: SavedState, uptime_s: float) -> Server:
     """Join what ``show stat`` and ``show servers state`` say of one server, of a worker *uptime_s* old."""
-    words = (row.get("check_desc", ""), row.get("last_chk", ""))
+    text = (row.get("check_desc", ""), row.get("last_chk", ""))
     code = row.get("check_code") or "0"
     try:
         last_session_s = float(row["lastsess"])
@@ -142,7 +142,7 @@ def read_server(row: Mapping[str, str], state: SavedState, uptime_s: float) -> S
             admin=state.admin,
             status=row["status"],
             check=row["check_status"].removeprefix("* "),
-            check_detail=": ".join(word for word in words if word) + (f" ({code})" if code != "0" else ""),
+            check_detail=": ".join(word for word in text if word) + (f" ({code})" if code != "0" else ""),
             open_requests=int(row["scur"]),
             queued=int(row["qcur"]),
             last_request_age_s=last_session_s if last_session_s >= 0 else uptime_s,

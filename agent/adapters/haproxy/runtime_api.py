@@ -27,13 +27,13 @@ from agent.core.host.observed import Proxy, Server, Worker
 from agent.core.model.app import App
 from agent.core.model.errors import HaproxyRefusedError, HaproxyUnavailableError
 from agent.core.model.names import Pin, SlotName
-from agent.core.model.states import AdminState, Gate
+from agent.core.model.states import AdminState, ReadinessGate
 
 _PIN = re.compile(r"[0-9a-f]{12}")
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
+class _Snapshot:
     """The slots as one worker sees them."""
 
     info: Info
@@ -73,10 +73,10 @@ class HaproxySocket:
 
     async def observe(self) -> Proxy:
         """Look at everything; changes nothing and waits for no writer."""
-        look, maps = await self._look_with_maps()
+        snapshot, maps = await self._snapshot_with_maps()
         # The master is asked after the worker: a reload in between shows an old worker, never hides one.
         old_workers = await count_old_workers(self._paths.master_socket)
-        return await asyncio.to_thread(self._compose, look, maps, old_workers)
+        return await asyncio.to_thread(self._compose, snapshot, maps, old_workers)
 
     async def version(self) -> str:
         """Return HAProxy's version."""
@@ -95,7 +95,7 @@ class HaproxySocket:
             return
         async with self._lock:
             if state is AdminState.DRAIN:
-                await self._aim(slot)
+                await self._set_server_address(slot)
             await change(self._paths.runtime_socket, [self._state_command(slot, state)])
             await self._confirm({slot: state})
 
@@ -126,7 +126,7 @@ class HaproxySocket:
         if new is old or old_to is AdminState.READY:
             raise ValueError(f"no switch: {new} to ready, {old} to {old_to}")
         async with self._lock:
-            before = await self._look()
+            before = await self._snapshot()
             server = before.servers[new]
             if not restore and not server.is_known_good:
                 raise HaproxyRefusedError(
@@ -172,7 +172,7 @@ class HaproxySocket:
             if not holds(after.pin_to_slot, forward) or not holds(after.slot_to_pin, backward):
                 raise HaproxyUnavailableError("HAProxy's maps changed at the same time; look again")
 
-    async def set_gate(self, gate: Gate) -> None:
+    async def set_gate(self, gate: ReadinessGate) -> None:
         """Set what load balancers are told: file first, then the runtime. Raises as :meth:`set_pins`."""
         wanted = {str(self._app.name): gate.value}
         async with self._lock:
@@ -193,20 +193,20 @@ class HaproxySocket:
             _, (states,) = await ask(self._paths.runtime_socket, ["show servers state"])
             await asyncio.to_thread(write_whole, self._paths.state_file, f"{states}\n\n")
 
-    async def _aim(self, slot: SlotName) -> None:
+    async def _set_server_address(self, slot: SlotName) -> None:
         """
         Make a slot in maint lead to the app's container address and port.
 
         HAProxy prefers the port of its state file to the configured one, so a changed setting would take no effect.
         """
         wanted = str(self._app.address(slot)), self._app.container_port
-        now = (await self._look()).states[slot]
+        now = (await self._snapshot()).states[slot]
         if now.admin is not AdminState.MAINT or now.target == wanted:
             return
         command = f"set server {self._app.name}/{slot.value} addr {wanted[0]} port {wanted[1]}"
         _, (reply,) = await ask(self._paths.runtime_socket, [command])
         require_new_address(command, reply)
-        found = (await self._look()).states[slot].target
+        found = (await self._snapshot()).states[slot].target
         if found != wanted:
             raise HaproxyRefusedError(f"slot {slot} leads to {found}, not to {wanted}")
 
@@ -226,22 +226,22 @@ class HaproxySocket:
         write_map(self._slot_to_pin, backward)
         write_map(self._pin_to_slot, forward)
 
-    def _compose(self, look: _Look, maps: _Maps, old_workers: int | None) -> Proxy:
+    def _compose(self, snapshot: _Snapshot, maps: _Maps, old_workers: int | None) -> Proxy:
         forward, backward = dict(maps.pin_to_slot), dict(maps.slot_to_pin)
         slots_of = {slot: backward.get(slot.value, "") for slot in SlotName}
-        gate = dict(maps.gate).get(self._app.name, Gate.CLOSED.value)
+        gate = dict(maps.gate).get(self._app.name, ReadinessGate.CLOSED.value)
         return Proxy(
-            worker=look.info.worker,
-            servers=look.servers,
+            worker=snapshot.info.worker,
+            servers=snapshot.servers,
             pins={slot: Pin(pin) for slot, pin in slots_of.items() if forward.get(pin) == slot.value},
             pins_saved=holds(read_map(self._pin_to_slot), forward)
             and holds(read_map(self._slot_to_pin), backward)
             and len(forward) == len(maps.pin_to_slot) == len(backward) == len(maps.slot_to_pin),
             # What the configuration does not know counts as closed there too.
-            gate=Gate(gate) if gate in tuple(Gate) else Gate.CLOSED,
+            gate=ReadinessGate(gate) if gate in tuple(ReadinessGate) else ReadinessGate.CLOSED,
             gate_saved=holds(read_map(self._gate), dict(maps.gate)),
             old_workers=old_workers,
-            state_saved=self._is_state_saved(look.states),
+            state_saved=self._is_state_saved(snapshot.states),
         )
 
     def _is_state_saved(self, states: Mapping[SlotName, SavedState]) -> bool:
@@ -255,12 +255,12 @@ class HaproxySocket:
         found = {slot: saved.get((self._app.name, slot.value)) for slot in states}
         return all((then := found[slot]) is not None and then.durable == now.durable for slot, now in states.items())
 
-    async def _look(self) -> _Look:
-        info, replies = await ask(self._paths.runtime_socket, self._look_commands())
+    async def _snapshot(self) -> _Snapshot:
+        info, replies = await ask(self._paths.runtime_socket, self._snapshot_commands())
         return self._read_look(info, replies)
 
-    async def _look_with_maps(self) -> tuple[_Look, _Maps]:
-        commands = [*self._look_commands(), *self._map_questions()]
+    async def _snapshot_with_maps(self) -> tuple[_Snapshot, _Maps]:
+        commands = [*self._snapshot_commands(), *self._map_questions()]
         info, (states, stat, *maps) = await ask(self._paths.runtime_socket, commands)
         return self._read_look(info, (states, stat)), _Maps(*map(parse_map, maps))
 
@@ -268,13 +268,13 @@ class HaproxySocket:
         _, replies = await ask(self._paths.runtime_socket, self._map_questions())
         return _Maps(*map(parse_map, replies))
 
-    def _look_commands(self) -> list[str]:
+    def _snapshot_commands(self) -> list[str]:
         return [f"show servers state {self._app.name}", f"show stat {self._app.name} 4 -1"]
 
     def _map_questions(self) -> list[str]:
         return [f"show map {path}" for path in self._paths.maps(self._app.name)]
 
-    def _read_look(self, info: Info, replies: Sequence[str]) -> _Look:
+    def _read_look(self, info: Info, replies: Sequence[str]) -> _Snapshot:
         states = parse_server_states(replies[0])
         rows = parse_stat(replies[1])
         try:
@@ -284,14 +284,14 @@ class HaproxySocket:
             raise HaproxyRefusedError(
                 f"HAProxy has no server {exc.args[0]} in backend {self._app.name}: not our config",
             ) from exc
-        return _Look(info, own, servers)
+        return _Snapshot(info, own, servers)
 
     async def _confirm(self, wanted: Mapping[SlotName, AdminState]) -> None:
-        look = await self._look()
+        snapshot = await self._snapshot()
         wrong = [
-            f"slot {slot} is {look.states[slot].admin}, not {state}"
+            f"slot {slot} is {snapshot.states[slot].admin}, not {state}"
             for slot, state in wanted.items()
-            if look.states[slot].admin is not state
+            if snapshot.states[slot].admin is not state
         ]
         if wrong:
             raise HaproxyRefusedError(f"switch_failed: HAProxy took the command, but {', '.join(wrong)}")

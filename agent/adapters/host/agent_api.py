@@ -38,8 +38,8 @@ async def _ask(method: str, url: str) -> Any:
         session.request(method, url, headers={"X-Tidegate": "1"}) as reply,
     ):
         if reply.status >= 400:
-            words = (await reply.content.read(_QUOTE_MAX_BYTES)).decode(errors="replace").strip()
-            raise TransientError(f"the agent at {url} answered {reply.status}: {words}")
+            text = (await reply.content.read(_QUOTE_MAX_BYTES)).decode(errors="replace").strip()
+            raise TransientError(f"the agent at {url} answered {reply.status}: {text}")
         return json.loads(await reply.read())
 
 

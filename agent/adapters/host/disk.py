@@ -6,7 +6,7 @@ from pathlib import Path
 from agent.core.host.observed import Disk
 
 
-def look_at_disk(images: Path, reserve_bytes: int) -> Disk | None:
+def disk_usage(images: Path, reserve_bytes: int) -> Disk | None:
     """
     Return the space on the file system of *images*, as far as ordinary users may fill it.
 

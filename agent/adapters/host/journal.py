@@ -80,7 +80,7 @@ class Journal:
         Raises:
             TransientError: it cannot be written (disk full, ...); the file holds what it held before.
         """
-        content = memory.model_dump_json(exclude_defaults=True)
+        content = memory.model_dump_json(by_alias=True, exclude_defaults=True)
         if content == self._written:
             return False
         document = {
@@ -125,15 +125,15 @@ def _rebased(memory: Memory, shift: float) -> Memory:
     slots = {name: _slot_rebased(slot, shift) for name, slot in memory.slots.items()}
     failures = {key: _failure_rebased(failure, shift) for key, failure in memory.failures.items()}
     of_the_boot = {"worker": None, "gate": None, "holding": False, "leaving": False, "ready_for": None}
-    return memory.but(slots=slots, failures=failures, **of_the_boot)
+    return memory.replace(slots=slots, failures=failures, **of_the_boot)
 
 
 def _slot_rebased(slot: SlotMemory, shift: float) -> SlotMemory:
     times = {name: getattr(slot, name) + shift for name in _TIMES_OF_SLOT if getattr(slot, name) is not None}
     # What visitors have reached is started anew, and has its whole time for that.
     anew = {"checking_since": None, "restart_at": None, "restarts": 0} if slot.served else {}
-    return slot.but(**times | anew, admin=None, staged=False, running_since=None, started_at="")
+    return slot.replace(**times | anew, admin=None, staged=False, running_since=None, started_at="")
 
 
 def _failure_rebased(failure: Failure, shift: float) -> Failure:
-    return failure.but(at=failure.at + shift)
+    return failure.replace(at=failure.at + shift)

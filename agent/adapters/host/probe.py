@@ -63,8 +63,8 @@ async def probe(target: ProbeTarget) -> ProbeResult:
     except TimeoutError:
         return ProbeResult(is_ok=False, detail=f"{asked}: no answer within {format_duration(target.timeout_s)}")
     except OSError as exc:
-        words = os.strerror(exc.errno).lower() if exc.errno else str(exc) or type(exc).__name__
-        return ProbeResult(is_ok=False, detail=f"{asked}: {words}")
+        text = os.strerror(exc.errno).lower() if exc.errno else str(exc) or type(exc).__name__
+        return ProbeResult(is_ok=False, detail=f"{asked}: {text}")
     except ValueError as exc:
         return ProbeResult(is_ok=False, detail=f"{asked} {exc}")
     if status != target.status:

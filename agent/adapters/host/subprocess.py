@@ -3,7 +3,7 @@
 import asyncio
 
 
-async def output_of(process: asyncio.subprocess.Process, timeout_s: float, given: bytes | None = None) -> bytes:
+async def run_command(process: asyncio.subprocess.Process, timeout_s: float, given: bytes | None = None) -> bytes:
     """
     Return what *process* writes to standard output, once it has ended; *given* goes to its standard input.
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from agent.adapters.host.subprocess import output_of
+from agent.adapters.host.subprocess import run_command
 from agent.adapters.registry.reference import DOCKER_HUB
 from agent.core.model.errors import ImagePullError, ImageRefusedError
 from agent.core.model.names import printable
@@ -91,7 +91,7 @@ async def _ask_helper(name: str, key: str) -> Mapping[str, str] | None:
     except OSError as exc:
         raise ImageRefusedError(f"credential helper {program}: {exc.strerror or exc}") from exc
     try:
-        output = await output_of(process, HELPER_S, key.encode())
+        output = await run_command(process, HELPER_S, key.encode())
     except TimeoutError as exc:
         raise ImagePullError(f"credential helper {program}: no answer within {HELPER_S:g}s") from exc
     return _answer(program, process.returncode, output)

@@ -7,7 +7,7 @@ import typer
 from agent.adapters.consul.acl import AclDisabledError, Policy, write_policy
 from agent.adapters.consul.policies import Role, policy, policy_name
 from agent.cli.connect import open_session
-from agent.cli.options import Access
+from agent.cli.options import ConsulOptions
 from agent.core.model.keys import active_image
 from agent.core.model.names import AppName
 
@@ -37,7 +37,7 @@ def show(app: AppName, *, as_json: bool) -> None:
         typer.echo(f"# policy {each.name}\n{each.rules}")
 
 
-async def create(access: Access) -> None:
+async def create(consul_options: ConsulOptions) -> None:
     """
     Create or correct the policies and say what comes next.
 
@@ -45,7 +45,7 @@ async def create(access: Access) -> None:
         ConsulForbiddenError: the token lacks ``acl:write``.
         ConsulUnavailableError: no usable answer.
     """
-    async with open_session(access) as session:
+    async with open_session(consul_options) as session:
         done: dict[str, str] = {}
         try:
             for each in policies_of(session.app).values():
@@ -54,7 +54,7 @@ async def create(access: Access) -> None:
             done, note = {}, f"{exc}; no policy was created"
         else:
             note = ""
-        if access.as_json:
+        if consul_options.as_json:
             typer.echo(json.dumps({"app": session.app, "policies": done, "note": note or None}))
             return
         for name, what in done.items():

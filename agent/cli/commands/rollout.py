@@ -4,83 +4,105 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agent.cli.options import Access, Following, Goal, Order, Patience, Reason, Shape, spread
+from agent.cli.options import (
+    ConflictOptions,
+    ConsulOptions,
+    Reason,
+    RolloutOptions,
+    Timeouts,
+    WaitOptions,
+    WaitUntil,
+    expand_option_groups,
+)
 
 if TYPE_CHECKING:
-    from agent.cli.rollout.operation import Errand
-    from agent.cli.rollout.progress import Verdict
+    from agent.cli.rollout.operation import RolloutOperation
+    from agent.cli.rollout.progress import CommandResult
 
 Image = Annotated[str, typer.Argument(help="Image reference; its tag is resolved to a digest once, for all hosts.")]
-MINIMAL = Patience(detach=True)
+MINIMAL = Timeouts(detach=True)
 
 
-@spread
-def deploy(image: Image, order: Order, following: Following, shape: Shape, access: Access) -> None:
+@expand_option_groups
+def deploy(
+    image: Image,
+    conflict_options: ConflictOptions,
+    wait_options: WaitOptions,
+    rollout_options: RolloutOptions,
+    consul_options: ConsulOptions,
+) -> None:
     """
     Move the whole fleet to IMAGE as one transaction, and follow it.
 
     Every host stages it beside the release that serves; traffic moves only after all hosts have it healthy.
     Ctrl-C leaves the rollout running.
     """
-    from agent.cli.rollout.operation import Wish, run, warn_without_coordinator, written
+    from agent.cli.rollout.operation import DeployRequest, run, warn_without_coordinator, written
     from agent.cli.rollout.request import image_of, request_of, spec_of, strategy_of
     from agent.cli.views.text import clean
     from agent.core.rollout.commands import current
 
-    if order.queue and order.supersede:
+    if conflict_options.queue and conflict_options.supersede:
         raise typer.BadParameter("--queue and --supersede exclude each other")
     reference = image_of(image)
 
-    async def doing(errand: "Errand") -> "Verdict":
+    async def doing(operation: "RolloutOperation") -> "CommandResult":
         from agent.adapters.consul.fleet import read_keys
 
-        session = errand.session
-        strategy = strategy_of(shape, session.app_settings)
+        session = operation.session
+        strategy = strategy_of(rollout_options, session.app_settings)
         before = current(await read_keys(session.client, session.app))
-        spec = spec_of(shape.spec, session.app_settings, before)
-        end = await errand.begin(Wish(request_of(reference, spec, shape), strategy, order.queue, order.supersede))
-        if errand.record is None:
+        spec = spec_of(rollout_options.spec, session.app_settings, before)
+        end = await operation.begin(
+            DeployRequest(
+                request_of(reference, spec, rollout_options),
+                strategy,
+                conflict_options.queue,
+                conflict_options.supersede,
+            )
+        )
+        if operation.record is None:
             return end
-        began = f"rollout {errand.record.generation}: {reference} by {session.author}; spec: {spec.origin}"
-        errand.out.tell(clean(began))
-        await warn_without_coordinator(errand)
-        if following.detach:
-            return written(errand, f"rollout {errand.record.generation} is written; `tidegate status` shows it")
-        return await errand.follow(following.wait)
+        began = f"rollout {operation.record.generation}: {reference} by {session.author}; spec: {spec.origin}"
+        operation.out.tell(clean(began))
+        await warn_without_coordinator(operation)
+        if wait_options.detach:
+            return written(operation, f"rollout {operation.record.generation} is written; `tidegate status` shows it")
+        return await operation.follow(wait_options.wait)
 
-    run(access, following.patience, order.reason, doing)
+    run(consul_options, wait_options.timeouts, conflict_options.reason, doing)
 
 
-@spread
-def promote(following: Following, access: Access, reason: Reason = "") -> None:
+@expand_option_groups
+def promote(wait_options: WaitOptions, consul_options: ConsulOptions, reason: Reason = "") -> None:
     """Let the hosts after the canary switch, or all hosts of a rollout with --manual."""
-    _flag(access, following.patience, reason, "promote", following.wait)
+    _flag(consul_options, wait_options.timeouts, reason, "promote", wait_options.wait)
 
 
-@spread
-def abort(patience: Patience, access: Access, reason: Reason = "") -> None:
+@expand_option_groups
+def abort(timeouts: Timeouts, consul_options: ConsulOptions, reason: Reason = "") -> None:
     """End the rollout in progress before its commit; no visitor has seen the new release."""
-    _flag(access, patience, reason, "abort")
+    _flag(consul_options, timeouts, reason, "abort")
 
 
-@spread
-def pause(access: Access, reason: Reason = "") -> None:
+@expand_option_groups
+def pause(consul_options: ConsulOptions, reason: Reason = "") -> None:
     """Pause the rollout; abort and rollback still work, and hosts continue to serve."""
-    _flag(access, MINIMAL, reason, "pause")
+    _flag(consul_options, MINIMAL, reason, "pause")
 
 
-@spread
-def resume(access: Access, reason: Reason = "") -> None:
+@expand_option_groups
+def resume(consul_options: ConsulOptions, reason: Reason = "") -> None:
     """Continue a paused rollout; its deadlines shift by the length of the pause."""
-    _flag(access, MINIMAL, reason, "resume")
+    _flag(consul_options, MINIMAL, reason, "resume")
 
 
-@spread
+@expand_option_groups
 def rollback(
-    order: Order,
-    following: Following,
-    shape: Shape,
-    access: Access,
+    conflict_options: ConflictOptions,
+    wait_options: WaitOptions,
+    rollout_options: RolloutOptions,
+    consul_options: ConsulOptions,
     release: Annotated[
         str | None,
         typer.Argument(
@@ -97,18 +119,18 @@ def rollback(
     from agent.cli.rollout.operation import run
     from agent.cli.rollout.rollback import roll_back
 
-    if order.queue and order.supersede:
+    if conflict_options.queue and conflict_options.supersede:
         raise typer.BadParameter("--queue and --supersede exclude each other")
 
-    async def doing(errand: "Errand") -> "Verdict":
-        return await roll_back(errand, release, order, shape, following.wait)
+    async def doing(operation: "RolloutOperation") -> "CommandResult":
+        return await roll_back(operation, release, conflict_options, rollout_options, wait_options.wait)
 
-    run(access, following.patience, order.reason, doing)
+    run(consul_options, wait_options.timeouts, conflict_options.reason, doing)
 
 
-@spread
+@expand_option_groups
 def adopt(
-    access: Access,
+    consul_options: ConsulOptions,
     reason: Annotated[str, typer.Option("--reason", help="Reason, kept in the audit entry.")],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
 ) -> None:
@@ -117,13 +139,15 @@ def adopt(
 
     from agent.cli.rollout.adopt import adopt as accept
 
-    asyncio.run(accept(access, reason=reason, yes=yes))
+    asyncio.run(accept(consul_options, reason=reason, yes=yes))
 
 
-def _flag(access: Access, patience: Patience, reason: str, name: str, goal: Goal = Goal.DONE) -> None:
+def _flag(
+    consul_options: ConsulOptions, timeouts: Timeouts, reason: str, name: str, wait_until: WaitUntil = WaitUntil.DONE
+) -> None:
     """Set a flag of the rollout in progress; follow what comes of it, unless it comes to nothing by itself."""
     from agent.cli.rollout.operation import run, warn_without_coordinator, written
-    from agent.cli.rollout.progress import Aim
+    from agent.cli.rollout.progress import Direction
     from agent.core.rollout import commands
 
     change = {
@@ -134,14 +158,14 @@ def _flag(access: Access, patience: Patience, reason: str, name: str, goal: Goal
     }[name]
     past = {"promote": "promoted", "abort": "being aborted", "pause": "paused", "resume": "resumed"}[name]
 
-    async def doing(errand: "Errand") -> "Verdict":
-        await errand.command(lambda seen: change(seen.keys, errand.by))
-        assert errand.record is not None
-        words = f"rollout {errand.record.generation} is {past}"
-        await warn_without_coordinator(errand)
-        if patience.detach:
-            return written(errand, words)
-        errand.out.tell(words)
-        return await errand.follow(goal, Aim.BACK if name == "abort" else Aim.FORWARD)
+    async def doing(operation: "RolloutOperation") -> "CommandResult":
+        await operation.command(lambda seen: change(seen.keys, operation.by))
+        assert operation.record is not None
+        text = f"rollout {operation.record.generation} is {past}"
+        await warn_without_coordinator(operation)
+        if timeouts.detach:
+            return written(operation, text)
+        operation.out.tell(text)
+        return await operation.follow(wait_until, Direction.BACK if name == "abort" else Direction.FORWARD)
 
-    run(access, patience, reason, doing)
+    run(consul_options, timeouts, reason, doing)

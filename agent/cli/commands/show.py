@@ -3,20 +3,20 @@
 from agent.adapters.consul.history import Rollout, read_history, read_rollout
 from agent.adapters.consul.kv import ConsulClient
 from agent.cli.connect import open_session
-from agent.cli.options import Access
+from agent.cli.options import ConsulOptions
 from agent.core.model import keys
 from agent.core.model.errors import PermanentError
 from agent.core.model.names import AppName
 
 
-async def read(access: Access, word: str | None) -> tuple[Rollout, tuple[str, ...]]:
+async def read(consul_options: ConsulOptions, word: str | None) -> tuple[Rollout, tuple[str, ...]]:
     """
     Read the rollout *word* names, by default the last one, and its members.
 
     Raises:
         PermanentError: there is none of that number, or the word is no number.
     """
-    async with open_session(access) as session:
+    async with open_session(consul_options) as session:
         found = await _find(session.client, session.app, word)
         return found, await _members(session.client, session.app, found.generation)
 

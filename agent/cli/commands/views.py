@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from agent.cli.commands.host import port_of
-from agent.cli.options import Access, Port, Shape, spread
+from agent.cli.options import ConsulOptions, Port, RolloutOptions, expand_option_groups
 
 Generation = Annotated[
     str | None, typer.Argument(metavar="[N]", help="Number of the rollout, as 12 or #12 [default: the last one]")
@@ -14,9 +14,9 @@ Generation = Annotated[
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="Maximum number of rollouts, newest first.")]
 
 
-@spread
+@expand_option_groups
 def status(
-    access: Access,
+    consul_options: ConsulOptions,
     local: Annotated[
         bool, typer.Option("--local", "--host", help="Show this host only; ask its agent, not Consul.")
     ] = False,
@@ -31,17 +31,17 @@ def status(
     if local or api_port is not None:
         from agent.cli.views.host_table import show as show_host
 
-        show_host(port_of(access.config, api_port), as_json=access.as_json, watch=watch)
+        show_host(port_of(consul_options.config, api_port), as_json=consul_options.as_json, watch=watch)
         return
     from agent.cli.commands.status import show
 
-    show(access, lambda: port_of(access.config, None), watch=watch)
+    show(consul_options, lambda: port_of(consul_options.config, None), watch=watch)
 
 
-@spread
+@expand_option_groups
 def plan(
-    shape: Shape,
-    access: Access,
+    rollout_options: RolloutOptions,
+    consul_options: ConsulOptions,
     image: Annotated[
         str | None,
         typer.Argument(
@@ -54,11 +54,11 @@ def plan(
     if image is None:
         from agent.cli.views.host_table import show_plan
 
-        show_plan(port_of(access.config, api_port), as_json=access.as_json)
+        show_plan(port_of(consul_options.config, api_port), as_json=consul_options.as_json)
         return
     import asyncio
 
-    from agent.adapters.consul.fleet_snapshot import look
+    from agent.adapters.consul.fleet_snapshot import snapshot
     from agent.cli.connect import open_session
     from agent.cli.rollout.request import image_of, request_of, spec_of, strategy_of
     from agent.cli.views import rollout_plan as fleet_plan
@@ -68,22 +68,22 @@ def plan(
     reference = image_of(image)
 
     async def planned() -> fleet_plan.RolloutPlan:
-        async with open_session(access) as session:
-            strategy = strategy_of(shape, session.app_settings)
-            view, _ = view_of(await look(session.client, session.app))
-            spec = spec_of(shape.spec, session.app_settings, view.record)
-            return fleet_plan.plan(view, request_of(reference, spec, shape), strategy, spec.origin)
+        async with open_session(consul_options) as session:
+            strategy = strategy_of(rollout_options, session.app_settings)
+            view, _ = view_of(await snapshot(session.client, session.app))
+            spec = spec_of(rollout_options.spec, session.app_settings, view.record)
+            return fleet_plan.plan(view, request_of(reference, spec, rollout_options), strategy, spec.origin)
 
     found = asyncio.run(planned())
-    if access.as_json:
+    if consul_options.as_json:
         typer.echo(json.dumps(fleet_plan.document(found)))
     else:
         console().print(fleet_plan.render(found), crop=False)
     raise typer.Exit(0 if found.goes else 1)
 
 
-@spread
-def history(access: Access, limit: Limit = 20) -> None:
+@expand_option_groups
+def history(consul_options: ConsulOptions, limit: Limit = 20) -> None:
     """List the rollouts of an app: time, author, release, outcome and reason."""
     import asyncio
 
@@ -93,11 +93,11 @@ def history(access: Access, limit: Limit = 20) -> None:
     from agent.cli.views.history_table import documents, table
 
     async def read() -> tuple[Rollout, ...]:
-        async with open_session(access) as session:
+        async with open_session(consul_options) as session:
             return (await read_history(session.client, session.app))[-limit:]
 
     found = asyncio.run(read())
-    if access.as_json:
+    if consul_options.as_json:
         typer.echo(json.dumps(documents(found)))
     elif not found:
         typer.echo("no rollout is recorded")
@@ -105,8 +105,8 @@ def history(access: Access, limit: Limit = 20) -> None:
         console().print(table(found))
 
 
-@spread
-def show(access: Access, generation: Generation = None) -> None:
+@expand_option_groups
+def show(consul_options: ConsulOptions, generation: Generation = None) -> None:
     """Show one rollout: changes with author and reason, duration of each phase, log lines of failed containers."""
     import asyncio
 
@@ -114,30 +114,30 @@ def show(access: Access, generation: Generation = None) -> None:
     from agent.cli.views.fleet_table import console
     from agent.cli.views.history_table import document, timeline
 
-    found, members = asyncio.run(read(access, generation))
-    if access.as_json:
+    found, members = asyncio.run(read(consul_options, generation))
+    if consul_options.as_json:
         typer.echo(json.dumps(document(found, members)))
     else:
         console().print(timeline(found, members))
 
 
-@spread
-def nodes(access: Access) -> None:
+@expand_option_groups
+def nodes(consul_options: ConsulOptions) -> None:
     """List the agents: health, version, coordinator, and state of the report."""
     import asyncio
 
-    from agent.adapters.consul.fleet_snapshot import Look, look
+    from agent.adapters.consul.fleet_snapshot import FleetSnapshot, snapshot
     from agent.cli.connect import open_session
     from agent.cli.views.fleet_table import console
     from agent.cli.views.nodes import documents, nodes_of, render
 
-    async def read() -> Look:
-        async with open_session(access) as session:
-            return await look(session.client, session.app)
+    async def read() -> FleetSnapshot:
+        async with open_session(consul_options) as session:
+            return await snapshot(session.client, session.app)
 
     seen = asyncio.run(read())
     found = nodes_of(seen)
-    if access.as_json:
+    if consul_options.as_json:
         typer.echo(json.dumps(documents(found)))
         return
     console().print(render(found) if found else f"no agent of {seen.app} is known", crop=False)
@@ -145,9 +145,9 @@ def nodes(access: Access) -> None:
         typer.echo(f"! {note}")
 
 
-@spread
+@expand_option_groups
 def doctor(
-    access: Access,
+    consul_options: ConsulOptions,
     fleet: Annotated[bool, typer.Option("--fleet", help="Check the fleet in Consul, not this host.")] = False,
 ) -> None:
     """Check everything that this host's agent depends on, or the fleet; exit code 1 if a check failed."""
@@ -155,18 +155,18 @@ def doctor(
     from agent.cli.commands.doctor import show_fleet
 
     if fleet:
-        is_well = show_fleet(access)
+        is_well = show_fleet(consul_options)
     else:
         from agent.config import load
 
-        is_well = show_host(load(access.config), as_json=access.as_json)
+        is_well = show_host(load(consul_options.config), as_json=consul_options.as_json)
     if not is_well:
         raise typer.Exit(1)
 
 
-@spread
+@expand_option_groups
 def init(
-    access: Access,
+    consul_options: ConsulOptions,
     name: Annotated[str, typer.Argument(metavar="APP", help="Name of the app: its root in Consul.")],
     print_only: Annotated[bool, typer.Option("--print", help="Show the policies and create nothing.")] = False,
 ) -> None:
@@ -182,6 +182,6 @@ def init(
     except ValueError as exc:
         raise typer.BadParameter(str(exc), param_hint="APP") from exc
     if print_only:
-        creating.show(app, as_json=access.as_json)
+        creating.show(app, as_json=consul_options.as_json)
         return
-    asyncio.run(creating.create(replace(access, app=app)))
+    asyncio.run(creating.create(replace(consul_options, app=app)))

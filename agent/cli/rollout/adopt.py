@@ -9,14 +9,14 @@ from agent.adapters.consul.fleet import read_keys
 from agent.adapters.consul.kv import Consistency, ConsulClient
 from agent.adapters.consul.visibility import list_keys
 from agent.cli.connect import Session, open_session
-from agent.cli.options import Access
+from agent.cli.options import ConsulOptions
 from agent.cli.rollout.submit import submit
 from agent.core.model.errors import TransientError
 from agent.core.model.keys import KeySnapshot, index_of, node_reports
 from agent.core.model.names import AppName
 from agent.core.rollout.adopt import adopt as accept
 from agent.core.rollout.change import Change, Indexes
-from agent.core.rollout.commands import Signature
+from agent.core.rollout.commands import CommandAuthor
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class _Found:
         return Indexes(record=index_of(self.keys.rollout), active=index_of(self.keys.active))
 
 
-async def adopt(access: Access, *, reason: str, yes: bool) -> None:
+async def adopt(consul_options: ConsulOptions, *, reason: str, yes: bool) -> None:
     """
     Show what would be adopted, ask, and write it.
 
@@ -39,8 +39,8 @@ async def adopt(access: Access, *, reason: str, yes: bool) -> None:
         PermanentError: nothing to adopt, or the token may not.
         TransientError: the keys changed meanwhile.
     """
-    async with open_session(access) as session:
-        by = Signature(session.author, reason, time.time())
+    async with open_session(consul_options) as session:
+        by = CommandAuthor(session.author, reason, time.time())
         shown = await _find(session.client, session.app)
         change = accept(shown.keys, shown.reports, by)
         active = change.stage.image if change.stage else ""
@@ -53,7 +53,7 @@ async def adopt(access: Access, *, reason: str, yes: bool) -> None:
     typer.echo("adopted: the hosts follow active/image again")
 
 
-async def _write(session: Session, shown: _Found, by: Signature) -> None:
+async def _write(session: Session, shown: _Found, by: CommandAuthor) -> None:
     def command(found: _Found) -> Change:
         if found.indexes != shown.indexes:
             raise TransientError("the keys changed meanwhile: look at them and try again")

@@ -17,7 +17,7 @@ _GENERATION = re.compile(r"#?(\d{1,9})")
 
 
 @dataclass(frozen=True, slots=True)
-class Earlier:
+class ReleaseRef:
     """A release of before."""
 
     image: ImageReference
@@ -26,7 +26,9 @@ class Earlier:
     """None: not recorded any more, or it was the app's default."""
 
 
-def earlier(word: str, record: Decision | None, history: Iterable[Rollout], reports: Iterable[NodeReport]) -> Earlier:
+def find_release(
+    word: str, record: Decision | None, history: Iterable[Rollout], reports: Iterable[NodeReport]
+) -> ReleaseRef:
     """
     Find a release by ``#12`` (what rollout 12 left serving), a release id, or an image reference.
 
@@ -41,12 +43,12 @@ def earlier(word: str, record: Decision | None, history: Iterable[Rollout], repo
     return _of_image(word, history, recorded)
 
 
-def of_recorded(release: RecordedRelease) -> Earlier:
+def of_recorded(release: RecordedRelease) -> ReleaseRef:
     """Return a release the record holds whole."""
-    return Earlier(release.image, release.spec)
+    return ReleaseRef(release.image, release.spec)
 
 
-def _of_generation(generation: int, history: Iterable[Rollout], recorded: list[RecordedRelease]) -> Earlier:
+def _of_generation(generation: int, history: Iterable[Rollout], recorded: list[RecordedRelease]) -> ReleaseRef:
     rollout = next((each for each in history if each.generation == generation), None)
     if rollout is None:
         raise PermanentError(f"the history has no rollout {generation}: `tidegate history` lists them")
@@ -59,7 +61,7 @@ def _of_generation(generation: int, history: Iterable[Rollout], recorded: list[R
     return _with_spec(image, recorded)
 
 
-def _of_release(release: str, recorded: list[RecordedRelease], reports: Iterable[NodeReport]) -> Earlier:
+def _of_release(release: str, recorded: list[RecordedRelease], reports: Iterable[NodeReport]) -> ReleaseRef:
     for each in recorded:
         if each.release == release:
             return of_recorded(each)
@@ -67,13 +69,13 @@ def _of_release(release: str, recorded: list[RecordedRelease], reports: Iterable
         for slot in report.slots.values():
             if slot.release == release and slot.image:
                 image = slot.image if "@" in slot.image else f"{slot.image}@{slot.digest}"
-                return Earlier(parse_reference(image.removesuffix("@")))
+                return ReleaseRef(parse_reference(image.removesuffix("@")))
     raise PermanentError(
         f"no host and no record holds release {release} any more: name its image or rollout (`tidegate history`)"
     )
 
 
-def _of_image(word: str, history: Iterable[Rollout], recorded: list[RecordedRelease]) -> Earlier:
+def _of_image(word: str, history: Iterable[Rollout], recorded: list[RecordedRelease]) -> ReleaseRef:
     images = [each.last.target for each in history if each.last.phase is Phase.SUCCESSFUL and each.last.target]
     images += [each.image for each in recorded]
     match = [image for image in reversed(images) if image == word or image.partition("@")[0] == word]
@@ -85,6 +87,6 @@ def _of_image(word: str, history: Iterable[Rollout], recorded: list[RecordedRele
     return _with_spec(match[0], recorded)
 
 
-def _with_spec(image: str, recorded: list[RecordedRelease]) -> Earlier:
+def _with_spec(image: str, recorded: list[RecordedRelease]) -> ReleaseRef:
     same = next((each for each in recorded if each.image == image), None)
-    return of_recorded(same) if same else Earlier(parse_reference(image))
+    return of_recorded(same) if same else ReleaseRef(parse_reference(image))

@@ -14,19 +14,19 @@ from typing import Protocol
 import typer
 from rich.live import Live
 
-from agent.adapters.consul.fleet_snapshot import look
+from agent.adapters.consul.fleet_snapshot import snapshot
 from agent.adapters.consul.history import Entry, read_rollout
 from agent.adapters.consul.kv import Block, Consistency
 from agent.cli.connect import Session
-from agent.cli.exits import Exit
-from agent.cli.rollout.progress import Followed, Seen, Verdict, ended, news, verdict, waiting_words
+from agent.cli.exit_codes import Exit
+from agent.cli.rollout.progress import CommandResult, Followed, ProgressState, diff, ended, result_of, waiting_text
 from agent.cli.views.fleet import FleetView, view_of
 from agent.cli.views.fleet_table import console, render
 from agent.cli.views.text import clean, clock
 from agent.core.model import keys
 from agent.core.model.errors import ConsulUnavailableError, TidegateError, TransientError
 from agent.core.rollout.decision import Decision
-from agent.core.rollout.liveness import Sightings
+from agent.core.rollout.liveness import Liveness
 
 LOOK_S = 1.0
 SHORTEST_S = 0.1
@@ -102,11 +102,11 @@ class Follower:
     clock: Callable[[], float] = time.monotonic
     view: FleetView | None = None
     """The last one."""
-    _seen: Seen | None = None
-    _sightings: Sightings = field(default_factory=Sightings)
+    _state: ProgressState | None = None
+    _liveness: Liveness = field(default_factory=Liveness)
     _problem: str = ""
 
-    async def run(self) -> Verdict:
+    async def run(self) -> CommandResult:
         """
         Return when the goal is reached, the rollout has ended, or time is over.
 
@@ -120,15 +120,15 @@ class Follower:
                 return self._late()
             await until_change(self.session, None if self._problem else self.view, self.until - self.clock())
 
-    def _late(self) -> Verdict:
-        waits = self._problem or (waiting_words(self.view) if self.view else "Consul was not read")
+    def _late(self) -> CommandResult:
+        waits = self._problem or (waiting_text(self.view) if self.view else "Consul was not read")
         record = self.view.record if self.view else None
-        words = f"rollout {self.followed.generation} did not reach this point within --timeout: {clean(waits)}"
-        return Verdict(Exit.TIMED_OUT, str(record.phase) if record else "unknown", words)
+        text = f"rollout {self.followed.generation} did not reach this point within --timeout: {clean(waits)}"
+        return CommandResult(Exit.TIMED_OUT, str(record.phase) if record else "unknown", text)
 
-    async def _look(self) -> Verdict | None:
+    async def _look(self) -> CommandResult | None:
         try:
-            seen = await look(self.session.client, self.session.app, Consistency.CONSISTENT)
+            seen = await snapshot(self.session.client, self.session.app, Consistency.CONSISTENT)
         except TransientError as exc:
             if not self._problem:
                 self.out.tell(f"{clean(str(exc))}; goes on trying")
@@ -137,34 +137,34 @@ class Follower:
         if self._problem:
             self.out.tell("Consul answers again")
             self._problem = ""
-        self.view, self._sightings = view_of(seen, self._sightings)
+        self.view, self._liveness = view_of(seen, self._liveness)
         record = self.view.record
         if record is not None and record.generation > self.followed.generation:
             return await self._from_history()
         if record is not None and record.generation == self.followed.generation:
-            await self._tell(self.view, record)
+            await self._log_changes(self.view, record)
         self.out.show(self.view)
-        return verdict(self.view, self.followed)
+        return result_of(self.view, self.followed)
 
-    async def _tell(self, view: FleetView, record: Decision) -> None:
+    async def _log_changes(self, view: FleetView, record: Decision) -> None:
         entries: tuple[Entry, ...] = ()
-        before = self._seen or Seen(seq=self.since - 1)
+        before = self._state or ProgressState(seq=self.since - 1)
         if record.seq != before.seq:
             with suppress(TidegateError):  # the record's own words do
                 found = await read_rollout(self.session.client, self.session.app, record.generation)
                 entries = found.entries if found else ()
-        self._seen, lines = news(before, view, entries)
+        self._state, lines = diff(before, view, entries)
         for line in lines:
             if not (line.is_of_a_host and isinstance(self.out, OnScreen)):
-                self.out.tell(line.words, line.at)
+                self.out.tell(line.text, line.at)
 
-    async def _from_history(self) -> Verdict:
+    async def _from_history(self) -> CommandResult:
         """Judge by the audit entries: somebody began another rollout since the last look."""
         found = await read_rollout(self.session.client, self.session.app, self.followed.generation)
         entry = found.last if found else None
         if entry is None or entry.phase is None or not entry.phase.is_terminal:
-            words = f"another rollout began, and the history does not tell how {self.followed.generation} ended"
-            return Verdict(Exit.ERROR, "unknown", words)
+            text = f"another rollout began, and the history does not tell how {self.followed.generation} ended"
+            return CommandResult(Exit.ERROR, "unknown", text)
         return ended(self.followed, entry.phase, entry.why)
 
 
@@ -172,7 +172,7 @@ async def until_change(session: Session, view: FleetView | None, most_s: float =
     """Wait for a change of the app's keys, at most until it is time to read the reports again."""
     hosts = len(view.rows) if view else 0
     wait_s = min(max(LOOK_S, hosts / HOSTS_A_SECOND), max(0.05, most_s))
-    index = view.look.reading.keys.index if view else 0
+    index = view.snapshot.reading.keys.index if view else 0
     began = time.monotonic()
     if index:
         try:

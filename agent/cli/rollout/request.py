@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from pydantic import ValidationError
 
-from agent.cli.options import Shape
+from agent.cli.options import RolloutOptions
 from agent.core.model.errors import FatalError
 from agent.core.model.field_problems import field_problems
 from agent.core.model.names import ImageReference, parse_reference
@@ -47,29 +47,29 @@ def image_of(text: str) -> ImageReference:
         raise typer.BadParameter(str(exc), param_hint="IMAGE") from exc
 
 
-def strategy_of(shape: Shape, app: "App | None") -> Strategy:
+def strategy_of(rollout_options: RolloutOptions, app: "App | None") -> Strategy:
     """
     Put a strategy together: options over the app's settings over the defaults.
 
     Raises:
         typer.BadParameter: an option does not fit, or two of them exclude each other.
     """
-    if shape.canary and shape.steps:
+    if rollout_options.canary and rollout_options.steps:
         raise typer.BadParameter("--canary and --steps exclude each other: the first step is the canary")
     values: dict[str, Any] = {name: getattr(app.knobs, name) for name in FROM_SETTINGS} if app else {}
-    values |= {name: _value(name, text) for name, text in asdict(shape).items() if name in KNOBS and text}
-    if shape.canary:
-        values["steps"] = (shape.canary,)
-    elif shape.steps:
-        values["steps"] = tuple(step.strip() for step in shape.steps.split(","))
+    values |= {name: _value(name, text) for name, text in asdict(rollout_options).items() if name in KNOBS and text}
+    if rollout_options.canary:
+        values["steps"] = (rollout_options.canary,)
+    elif rollout_options.steps:
+        values["steps"] = tuple(step.strip() for step in rollout_options.steps.split(","))
     if "steps" in values and "100%" in values["steps"][:-1]:
         raise typer.BadParameter("100% is the last step", param_hint="--steps")
     try:
-        return Strategy(**values, waits_for_promote=shape.manual)
+        return Strategy(**values, waits_for_promote=rollout_options.manual)
     except ValidationError as exc:
         problem = field_problems(exc)[0]
         where = problem.path[0].replace("_", "-") if problem.path else ""
-        hint = "--canary" if where == "steps" and shape.canary else f"--{where}" if where else None
+        hint = "--canary" if where == "steps" and rollout_options.canary else f"--{where}" if where else None
         raise typer.BadParameter(problem.what, param_hint=hint) from exc
 
 
@@ -92,9 +92,9 @@ def spec_of(file: Path | None, app: "App | None", before: Decision | None) -> Sp
     return SpecFrom(RunSpec(), "empty (none is recorded, and no settings file here has one)")
 
 
-def request_of(image: ImageReference, spec: SpecFrom, shape: Shape) -> Request:
+def request_of(image: ImageReference, spec: SpecFrom, rollout_options: RolloutOptions) -> Request:
     """Put a request together."""
-    return Request(image=image, spec=spec.spec, forces_source=shape.force_source)
+    return Request(image=image, spec=spec.spec, forces_source=rollout_options.force_source)
 
 
 def _read(file: Path) -> RunSpec:

@@ -17,7 +17,7 @@ from agent.core.model import keys
 from agent.core.model.errors import ConsulUnavailableError, PermanentError, TransientError
 from agent.core.model.names import AppName
 from agent.core.rollout.change import Change, Indexes, Write, writes_of
-from agent.core.rollout.commands import Signature
+from agent.core.rollout.commands import CommandAuthor
 from agent.core.rollout.decision import Decision
 
 ATTEMPTS = 6
@@ -38,7 +38,7 @@ R = TypeVar("R", bound=Basis)
 
 
 @dataclass(frozen=True, slots=True)
-class Given(Generic[R]):
+class Submitted(Generic[R]):
     """A command that was written."""
 
     record: Decision
@@ -46,9 +46,9 @@ class Given(Generic[R]):
     """What it followed from."""
 
 
-async def give(
-    session: Session, command: Callable[[FleetReading], Change], by: Signature, *, sleep: Sleep = asyncio.sleep
-) -> Given[FleetReading]:
+async def submit_for_fleet(
+    session: Session, command: Callable[[FleetReading], Change], by: CommandAuthor, *, sleep: Sleep = asyncio.sleep
+) -> Submitted[FleetReading]:
     """Read the fleet, decide and write; see :func:`submit`."""
     return await submit(session, read_fleet, command, by, sleep=sleep)
 
@@ -57,10 +57,10 @@ async def submit(
     session: Session,
     read: Callable[[ConsulClient, AppName], Awaitable[R]],
     command: Callable[[R], Change],
-    by: Signature,
+    by: CommandAuthor,
     *,
     sleep: Sleep = asyncio.sleep,
-) -> Given[R]:
+) -> Submitted[R]:
     """
     Read, decide and write; again where somebody else was faster.
 
@@ -83,13 +83,13 @@ async def submit(
         try:
             reading = await read(session.client, session.app)
             if (done := await _happened(session, tried)) is not None:
-                return Given(done.record, reading)
+                return Submitted(done.record, reading)
             change = command(reading)
             writes = writes_of(session.app, change, reading.indexes, by=by.author, now=by.at)
             tried.append((change, writes))
             match await write_change(session.client, session.app, writes):
                 case TxnDone():
-                    return Given(change.record, reading)
+                    return Submitted(change.record, reading)
                 case TxnDenied(what=what):
                     raise PermanentError(f"the token may not write {_written(writes)}: {what}")
                 case TxnConflict(what=what):

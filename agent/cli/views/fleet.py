@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from agent.adapters.consul.fleet_snapshot import Look
+from agent.adapters.consul.fleet_snapshot import FleetSnapshot
 from agent.adapters.consul.services import Instance
 from agent.cli.views.text import brief
 from agent.core.model.durations import format_duration
@@ -14,10 +14,10 @@ from agent.core.model.report import SlotReport
 from agent.core.model.states import AdminState, SlotPhase
 from agent.core.rollout.advance import advance
 from agent.core.rollout.barrier import Wait
-from agent.core.rollout.commands import foreign_edits
+from agent.core.rollout.commands import manual_edits
 from agent.core.rollout.decision import Decision
 from agent.core.rollout.fleet import Fleet, Host
-from agent.core.rollout.liveness import Sightings, sight
+from agent.core.rollout.liveness import Liveness, track_liveness
 
 NO_COORDINATOR = "no coordinator is running; the rollout will not advance"
 
@@ -42,7 +42,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
+class ProgressBar:
     """How far the hosts are with one thing."""
 
     name: str
@@ -54,9 +54,9 @@ class Bar:
 class FleetView:
     """All of it at one time."""
 
-    look: Look
+    snapshot: FleetSnapshot
     rows: tuple[Row, ...]
-    bars: tuple[Bar, ...] = ()
+    bars: tuple[ProgressBar, ...] = ()
     waits: tuple[Wait, ...] = ()
     edits: tuple[str, ...] = ()
     """Changes by hand in mid-rollout."""
@@ -65,7 +65,7 @@ class FleetView:
     @property
     def record(self) -> Decision | None:
         """The rollout record."""
-        return self.look.record
+        return self.snapshot.record
 
     @property
     def in_progress(self) -> bool:
@@ -75,7 +75,7 @@ class FleetView:
     @property
     def coordinator(self) -> str:
         """Who advances rollouts; the text of :data:`NO_COORDINATOR` where nobody may."""
-        lock, able = self.look.lock, self.look.reading.coordinators
+        lock, able = self.snapshot.lock, self.snapshot.reading.coordinators
         if not self.has_coordinator:
             held = f"; {lock.holder} still holds the lock" if lock else ""
             return f"{NO_COORDINATOR} (no live agent has `coordinator = true`{held})"
@@ -89,12 +89,12 @@ class FleetView:
     @property
     def has_coordinator(self) -> bool:
         """Whether somebody advances rollouts, or soon will; a dead agent's lock does not count, the unknown does."""
-        if self.look.instances:
-            return bool(self.look.reading.coordinators)
-        return self.look.lock is not None or not self.look.is_lock_known
+        if self.snapshot.instances:
+            return bool(self.snapshot.reading.coordinators)
+        return self.snapshot.lock is not None or not self.snapshot.is_lock_known
 
 
-def view_of(look: Look, before: Sightings | None = None) -> tuple[FleetView, Sightings]:
+def view_of(snapshot: FleetSnapshot, before: Liveness | None = None) -> tuple[FleetView, Liveness]:
     """
     Put a look into rows.
 
@@ -102,26 +102,26 @@ def view_of(look: Look, before: Sightings | None = None) -> tuple[FleetView, Sig
         look: what was read.
         before: what the look before this one remembered; a first look has seen nobody go.
     """
-    reading, record = look.reading, look.record
-    seen, hosts = sight(before or Sightings(), reading.live, reading.reports, look.at)
+    reading, record = snapshot.reading, snapshot.record
+    seen, hosts = track_liveness(before or Liveness(), reading.live, reading.reports, snapshot.at)
     waits: tuple[Wait, ...] = ()
     edits: tuple[str, ...] = ()
     if record is not None and not record.phase.is_terminal:
-        waits, edits = _waits(look, hosts, record), foreign_edits(record, reading.keys)
+        waits, edits = _waits(snapshot, hosts, record), manual_edits(record, reading.keys)
         for node in reading.members:
             hosts.setdefault(node, Host(node, gone_s=float("inf")))
     reasons = {wait.node: wait.reason for wait in waits if wait.node}
-    agents = {each.meta.get("node", ""): each for each in look.instances}
+    agents = {each.meta.get("node", ""): each for each in snapshot.instances}
     rows = tuple(_row(host, agents.get(host.node), reasons.get(host.node, "")) for _, host in sorted(hosts.items()))
     bars = _bars(record, tuple(host for host in hosts.values() if not host.is_leaving)) if record is not None else ()
-    return FleetView(look, rows, bars, waits, edits, hosts), seen
+    return FleetView(snapshot, rows, bars, waits, edits, hosts), seen
 
 
-def _waits(look: Look, hosts: Mapping[NodeName, Host], record: Decision) -> tuple[Wait, ...]:
+def _waits(snapshot: FleetSnapshot, hosts: Mapping[NodeName, Host], record: Decision) -> tuple[Wait, ...]:
     """Say what the coordinator waits for, by its own function."""
-    active = look.reading.keys.active
-    fleet = Fleet(hosts, look.reading.members, active.value if isinstance(active, Present) else None)  # type: ignore[arg-type]
-    return advance(record, fleet, look.at).waits
+    active = snapshot.reading.keys.active
+    fleet = Fleet(hosts, snapshot.reading.members, active.value if isinstance(active, Present) else None)  # type: ignore[arg-type]
+    return advance(record, fleet, snapshot.at).waits
 
 
 def _row(host: Host, agent: Instance | None, waits_for: str) -> Row:
@@ -149,10 +149,10 @@ def _reason(host: Host, trouble: str, waits_for: str) -> str:
     report = host.now or host.report
     if report is None:
         return trouble
-    words = [trouble, report.error, *(_without_phase(slot) for slot in report.slots.values())]
-    words += [known.reason for known in report.failures.values()]
+    text = [trouble, report.error, *(_without_phase(slot) for slot in report.slots.values())]
+    text += [known.reason for known in report.failures.values()]
     told: list[str] = []
-    for word in words:
+    for word in text:
         if word and not any(word in each for each in told):
             told.append(word)
     if not told and report.summary not in waits_for:
@@ -180,19 +180,19 @@ def _phase(host: Host) -> tuple[str, str]:
     return str(host.now.phase), "" if host.now.is_ready else "not ready"
 
 
-def _bars(record: Decision, hosts: tuple[Host, ...]) -> tuple[Bar, ...]:
+def _bars(record: Decision, hosts: tuple[Host, ...]) -> tuple[ProgressBar, ...]:
     if record.target is None or record.phase is Phase.PENDING:
         return ()
     total = len(hosts)
     if record.phase in {Phase.ABORTING, Phase.ABORTED, Phase.ROLLING_BACK, Phase.ROLLED_BACK, Phase.ROLLBACK_FAILED}:
         gone = sum(host.now is not None and host.slot_of(record.target) is None for host in hosts)
         back = sum(host.now is not None and not _serves(host, record.target.release) for host in hosts)
-        return Bar("back", back, total), Bar("taken out", gone, total)
+        return ProgressBar("back", back, total), ProgressBar("taken out", gone, total)
     staged = sum((held := host.slot_of(record.target)) is not None and _is_fit(held[1]) for host in hosts)
     switched = sum(_serves(host, record.target.release) for host in hosts)
     retired = sum(_serves(host, record.target.release) and host.slot_of(record.source) is None for host in hosts)
-    bars = [Bar("staged", staged, total), Bar("switched", switched, total)]
-    return tuple(bars if record.source is None else [*bars, Bar("retired", retired, total)])
+    bars = [ProgressBar("staged", staged, total), ProgressBar("switched", switched, total)]
+    return tuple(bars if record.source is None else [*bars, ProgressBar("retired", retired, total)])
 
 
 def _serves(host: Host, release: str) -> bool:

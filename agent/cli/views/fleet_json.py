@@ -12,24 +12,24 @@ DOCUMENT_VERSION = 1
 
 def document(view: FleetView) -> dict[str, Any]:
     """Return everything ``tidegate status`` shows."""
-    look = view.look
+    snapshot = view.snapshot
     return {
         "v": DOCUMENT_VERSION,
-        "app": look.app,
-        "at": look.at,
-        "active": _value(look.reading.keys.active),
-        "stage": _value(look.reading.keys.stage),
+        "app": snapshot.app,
+        "at": snapshot.at,
+        "active": _value(snapshot.reading.keys.active),
+        "stage": _value(snapshot.reading.keys.stage),
         "coordinator": {
-            "holder": look.lock.holder if look.lock else None,
-            "epoch": look.lock.epoch if look.lock else None,
-            "able": sorted(look.reading.coordinators),
+            "holder": snapshot.lock.holder if snapshot.lock else None,
+            "epoch": snapshot.lock.epoch if snapshot.lock else None,
+            "able": sorted(snapshot.reading.coordinators),
             "words": view.coordinator,
         },
         "rollout": rollout(view.record) if view.record else None,
         "waits": [{"node": wait.node, "reason": wait.reason, "until": wait.until} for wait in view.waits],
         "progress": {bar.name: {"done": bar.done, "total": bar.total} for bar in view.bars},
         "foreign_edits": list(view.edits),
-        "notes": list(look.notes),
+        "notes": list(snapshot.notes),
         "hosts": [_host(row) for row in view.rows],
     }
 

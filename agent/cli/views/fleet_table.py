@@ -6,8 +6,8 @@ from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from agent.cli.views.columns import columns
-from agent.cli.views.fleet import Bar, FleetView, Row
-from agent.cli.views.text import ago, asked_for, clean, left, short, slot_words
+from agent.cli.views.fleet import FleetView, ProgressBar, Row
+from agent.cli.views.text import ago, asked_for, clean, left, short, slot_text
 from agent.core.model.durations import format_duration
 from agent.core.model.keys import Invalid, Present
 from agent.core.model.names import SlotName
@@ -44,8 +44,8 @@ def render(view: FleetView, *, rows_max: int | None = None) -> RenderableType:
 
 
 def _head(view: FleetView) -> Iterator[RenderableType]:
-    record, now = view.record, view.look.at
-    head = Text(str(view.look.app), style="bold")
+    record, now = view.record, view.snapshot.at
+    head = Text(str(view.snapshot.app), style="bold")
     if record is None:
         yield head.append(f" · no rollout is recorded · {by_hand(view)}", style="not bold")
         yield Text(f"coordinator: {view.coordinator}", style="" if view.has_coordinator else "bold red")
@@ -91,7 +91,7 @@ def _route(record: Decision) -> Text:
     return text
 
 
-def _bar(bar: Bar) -> Text:
+def _bar(bar: ProgressBar) -> Text:
     filled = BAR_CHARS * bar.done // bar.total if bar.total else 0
     mark = Text(f"{bar.name:<9} ").append("█" * filled, style="green").append("░" * (BAR_CHARS - filled), style="dim")
     return mark.append(f" {bar.done}/{bar.total}")
@@ -108,7 +108,7 @@ def _cells(row: Row, has_zones: bool) -> list[Text]:
         Text(row.node),
         *([Text(row.zone)] if has_zones else []),
         Text(row.phase, style=_STYLES.get(row.phase, "yellow")),
-        *(Text(slot_words(row.slots.get(slot))) for slot in SlotName),
+        *(Text(slot_text(row.slots.get(slot))) for slot in SlotName),
         Text("" if row.open_requests is None else str(row.open_requests)),
         Text("" if row.idle_s is None else format_duration(row.idle_s)),
         Text(clean(row.reason)),
@@ -118,7 +118,7 @@ def _cells(row: Row, has_zones: bool) -> list[Text]:
 def _notes(view: FleetView) -> Iterator[RenderableType]:
     for edit in view.edits:
         yield Text(f"! {clean(edit)}", style="yellow")
-    for note in view.look.notes:
+    for note in view.snapshot.notes:
         yield Text(f"! {clean(note)}", style="yellow")
     failed = next((row for row in view.rows if row.lines and not row.is_well), None)
     if failed is not None:
@@ -128,7 +128,7 @@ def _notes(view: FleetView) -> Iterator[RenderableType]:
 
 def by_hand(view: FleetView) -> str:
     """Say what the two image keys ask for, outside of a rollout."""
-    match view.look.reading.keys.active, view.look.reading.keys.stage:
+    match view.snapshot.reading.keys.active, view.snapshot.reading.keys.stage:
         case Invalid(reason), _:
             return clean(reason)
         case Present(active), Present(stage) if active != stage:

@@ -128,10 +128,10 @@ def _hosts(rollout: Rollout) -> list[RenderableType]:
     if len(times) > HOSTS_MAX:
         parts.append(Text(f"and {len(times) - HOSTS_MAX} more, which were faster", style="dim"))
     for step in steps(rollout):
-        words = (
+        text = (
             f"{step.hosts} host(s) switched within {_after(step.skew_s)} of each other, the last {_after(step.last_s)}"
         )
-        parts.append(Text(f"{words} after the commit", style="dim"))
+        parts.append(Text(f"{text} after the commit", style="dim"))
     return parts
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
-from agent.adapters.consul.fleet_snapshot import Look
+from agent.adapters.consul.fleet_snapshot import FleetSnapshot
 from agent.cli.views.columns import columns
 from agent.cli.views.text import clean
 from agent.core.model.names import NodeName
@@ -31,18 +31,18 @@ class Node:
     is_leaving: bool | None
 
 
-def nodes_of(look: Look) -> tuple[Node, ...]:
+def nodes_of(snapshot: FleetSnapshot) -> tuple[Node, ...]:
     """Put catalog and reports together, by name; agents of other apps that do not coordinate are left out."""
     found: dict[str, Node] = {}
-    reports = look.reading.reports
-    for each in look.instances:
+    reports = snapshot.reading.reports
+    for each in snapshot.instances:
         name, app = each.meta.get("node", ""), each.meta.get("app", "")
         coordinates = each.meta.get("coordinator") == "true"
-        if not name or (app != look.app and not coordinates):
+        if not name or (app != snapshot.app and not coordinates):
             continue
         report = reports.get(NodeName(name))
-        roles = [*(["host"] if app == look.app else []), *(["coordinator"] if coordinates else [])]
-        holds = look.lock is not None and look.lock.holder == name
+        roles = [*(["host"] if app == snapshot.app else []), *(["coordinator"] if coordinates else [])]
+        holds = snapshot.lock is not None and snapshot.lock.holder == name
         found[name] = Node(
             node=name,
             zone=each.meta.get("zone", ""),
@@ -50,7 +50,7 @@ def nodes_of(look: Look) -> tuple[Node, ...]:
             agent=each.status,
             version=each.meta.get("version", "") or (report.agent if report else ""),
             role="+".join(roles) + (" (leads)" if holds else ""),
-            report=_judge(app == look.app, each.meta.get("instance", ""), report.instance if report else None),
+            report=_judge(app == snapshot.app, each.meta.get("instance", ""), report.instance if report else None),
             acted_on=f"{report.generation}/{report.seq}" if report else "",
             is_ready=report.is_ready if report else None,
             is_leaving=report.is_leaving if report else None,

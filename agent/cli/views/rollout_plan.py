@@ -8,16 +8,16 @@ from rich.text import Text
 
 from agent.cli.views.columns import columns
 from agent.cli.views.fleet import FleetView
-from agent.cli.views.text import clean, slot_words
+from agent.cli.views.text import clean, slot_text
 from agent.core.model.durations import format_duration
 from agent.core.model.errors import PermanentError
 from agent.core.model.keys import Present
 from agent.core.model.names import Digest, ImageReference, NodeName, parse_digest
-from agent.core.model.record import order_of
+from agent.core.model.record import node_hash
 from agent.core.model.states import SlotPhase
 from agent.core.rollout import commands
 from agent.core.rollout.advance import advance
-from agent.core.rollout.commands import Signature
+from agent.core.rollout.commands import CommandAuthor
 from agent.core.rollout.decision import Decision, Request
 from agent.core.rollout.fleet import Fleet, Host, Resolution
 from agent.core.rollout.phases_forward import threshold_of
@@ -63,13 +63,13 @@ class RolloutPlan:
 
 def plan(view: FleetView, request: Request, strategy: Strategy, spec: str) -> RolloutPlan:
     """Ask the command and the coordinator's own function what they would do with what is there."""
-    reading = view.look.reading
+    reading = view.snapshot.reading
     refused, record = "", None
     try:
         change = commands.deploy(
-            reading.keys, reading.reports.values(), request, strategy, Signature("plan", "", view.look.at)
+            reading.keys, reading.reports.values(), request, strategy, CommandAuthor("plan", "", view.snapshot.at)
         )
-        record = change.record.but(since=view.look.at, deadline=view.look.at + strategy.free_slot_wait_s)
+        record = change.record.replace(since=view.snapshot.at, deadline=view.snapshot.at + strategy.free_slot_wait_s)
     except PermanentError as exc:
         refused = str(exc)
     if record is None:
@@ -79,14 +79,14 @@ def plan(view: FleetView, request: Request, strategy: Strategy, spec: str) -> Ro
 
 def _judged(view: FleetView, record: Decision, spec: str) -> RolloutPlan:
     assert record.request is not None
-    active = view.look.reading.keys.active
+    active = view.snapshot.reading.keys.active
     digest = record.request.image.partition("@")[2]
     fleet = Fleet(
         view.hosts,
         active=ImageReference(active.value) if isinstance(active, Present) else None,
         resolution=Resolution(Digest(digest) if digest else UNRESOLVED),
     )
-    begun = advance(record, fleet, view.look.at)
+    begun = advance(record, fleet, view.snapshot.at)
     after = begun.change.record if begun.change else record
     waits = {wait.node: wait.reason for wait in begun.waits if wait.node}
     nodes = tuple(host.node for host in fleet.present)
@@ -113,7 +113,7 @@ def _steps(record: Decision, nodes: tuple[NodeName, ...]) -> dict[NodeName, str]
         count = len(nodes) if share == "100%" else max(1, hosts_of(share, len(nodes)))
         threshold = threshold_of(record.generation, nodes, count) if nodes else ""
         for node in nodes:
-            if order_of(record.generation, node) <= threshold:
+            if node_hash(record.generation, node) <= threshold:
                 found.setdefault(node, share)
     return found
 
@@ -130,7 +130,7 @@ def _what(host: Host, record: Decision, waits: bool) -> str:
     report = host.now
     if report is None or record.request is None:
         return "not known: no report of the live agent"
-    serving = next((f"{name} ({slot_words(slot)})" for name, slot in sorted(report.slots.items()) if slot.is_up), "")
+    serving = next((f"{name} ({slot_text(slot)})" for name, slot in sorted(report.slots.items()) if slot.is_up), "")
     beside = f", beside {serving}" if serving else ""
     if (held := host.slot_of(record.target)) is not None:
         return f"uses the container that is still warm in {held[0]}{beside}"

@@ -27,7 +27,7 @@ def brief(text: str) -> str:
     return _PINNED.sub(lambda found: short(found[0]), text)
 
 
-def slot_words(slot: SlotReport | None) -> str:
+def slot_text(slot: SlotReport | None) -> str:
     """Return what a slot does in a table: phase and image."""
     if slot is None:
         return "?"

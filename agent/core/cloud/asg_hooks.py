@@ -47,7 +47,7 @@ class Result(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class Timeouts:
     """How long things may take, in seconds."""
 
     launch_s: float
@@ -55,7 +55,7 @@ class Patience:
 
 
 @dataclass(frozen=True, slots=True)
-class Situation:
+class InstanceState:
     """What is known of the instance."""
 
     report: NodeReport | None
@@ -67,12 +67,12 @@ class Situation:
     leave_by: float | None = None
     """When AWS takes the instance away whatever it does (spot)."""
     failed_since: float | None = None
-    beat_at: float = float("-inf")
+    heartbeat_at: float = float("-inf")
     """When the last heartbeat was sent."""
 
 
 @dataclass(frozen=True, slots=True)
-class End:
+class CompleteHook:
     """Complete a hook."""
 
     hook: Hook
@@ -81,21 +81,21 @@ class End:
 
 
 @dataclass(frozen=True, slots=True)
-class Beat:
+class Heartbeat:
     """Ask for more time."""
 
     hook: Hook
 
 
-Step = End | Beat | None
+Step = CompleteHook | Heartbeat | None
 
 
-def next_step(now: Situation, at: float, patience: Patience) -> Step:
+def next_step(now: InstanceState, at: float, timeouts: Timeouts) -> Step:
     """Return what to tell the group at monotonic time *at*; see the table above."""
     if now.leaving_since is not None:
-        return _leaving(now, at, now.leaving_since, patience)
+        return _leaving(now, at, now.leaving_since, timeouts)
     if now.launching_since is not None:
-        return _launching(now, at, now.launching_since, patience)
+        return _launching(now, at, now.launching_since, timeouts)
     return None
 
 
@@ -107,23 +107,27 @@ def failure_of(report: NodeReport | None) -> str:
     return final[0] if final else ""
 
 
-def _launching(now: Situation, at: float, since: float, patience: Patience) -> Step:
+def _launching(now: InstanceState, at: float, since: float, timeouts: Timeouts) -> Step:
     if now.report is not None and now.report.is_ready:
-        return End(Hook.LAUNCH, Result.CONTINUE, now.report.summary)
+        return CompleteHook(Hook.LAUNCH, Result.CONTINUE, now.report.summary)
     failure = failure_of(now.report)
     if failure and now.failed_since is not None and at - now.failed_since >= FAILED_FOR_S:
-        return End(Hook.LAUNCH, Result.ABANDON, failure)
-    if at - since >= patience.launch_s:
+        return CompleteHook(Hook.LAUNCH, Result.ABANDON, failure)
+    if at - since >= timeouts.launch_s:
         summary = now.report.summary if now.report is not None else "the agent has not looked at the host"
-        return End(Hook.LAUNCH, Result.ABANDON, f"not ready after {format_duration(patience.launch_s)}: {summary}")
-    return Beat(Hook.LAUNCH) if at - now.beat_at >= HEARTBEAT_S else None
+        return CompleteHook(
+            Hook.LAUNCH, Result.ABANDON, f"not ready after {format_duration(timeouts.launch_s)}: {summary}"
+        )
+    return Heartbeat(Hook.LAUNCH) if at - now.heartbeat_at >= HEARTBEAT_S else None
 
 
-def _leaving(now: Situation, at: float, since: float, patience: Patience) -> Step:
+def _leaving(now: InstanceState, at: float, since: float, timeouts: Timeouts) -> Step:
     report, gone_s = now.report, at - since
-    limit_s = patience.leave_s if now.leave_by is None else min(patience.leave_s, now.leave_by - since)
+    limit_s = timeouts.leave_s if now.leave_by is None else min(timeouts.leave_s, now.leave_by - since)
     if report is not None and report.is_leaving and gone_s >= SETTLE_S and report.is_quiet:
-        return End(Hook.LEAVE, Result.CONTINUE, "nothing is open any more")
+        return CompleteHook(Hook.LEAVE, Result.CONTINUE, "nothing is open any more")
     if gone_s >= limit_s:
-        return End(Hook.LEAVE, Result.CONTINUE, f"left after {format_duration(max(limit_s, 0))}; what is open is cut")
-    return Beat(Hook.LEAVE) if at - now.beat_at >= HEARTBEAT_S else None
+        return CompleteHook(
+            Hook.LEAVE, Result.CONTINUE, f"left after {format_duration(max(limit_s, 0))}; what is open is cut"
+        )
+    return Heartbeat(Hook.LEAVE) if at - now.heartbeat_at >= HEARTBEAT_S else None

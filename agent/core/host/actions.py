@@ -8,10 +8,10 @@ looks see progress and result. Each is safe by itself and when the process dies 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from agent.core.host.desired import Want
+from agent.core.host.desired import DesiredRelease
 from agent.core.model.durations import format_duration
 from agent.core.model.names import ContainerId, Digest, ImageReference, Pin, SlotName
-from agent.core.model.states import AdminState, Gate
+from agent.core.model.states import AdminState, ReadinessGate
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +39,12 @@ class Run:
     """Create and start a container in a free slot (job)."""
 
     slot: SlotName
-    want: Want
+    release: DesiredRelease
     digest: Digest
-    tenancy: int
+    occupancy: int
 
     def __str__(self) -> str:
-        return f"run {self.want.reference} ({self.digest[:19]}) in slot {self.slot}"
+        return f"run {self.release.reference} ({self.digest[:19]}) in slot {self.slot}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Stop:
     grace_s: float
     why: str
     failed_key: str | None = None
-    """The wish that failed with it, to which the log lines belong."""
+    """The desired release that failed with it, to which the log lines belong."""
 
     def __str__(self) -> str:
         return (
@@ -137,13 +137,13 @@ class ShutdownSessions:
 
 
 @dataclass(frozen=True, slots=True)
-class SetGate:
+class SetReadinessGate:
     """Tell load balancers whether the host is ready, and whether the holding page may answer."""
 
-    gate: Gate
+    gate: ReadinessGate
 
     def __str__(self) -> str:
-        return f"set the gate to {self.gate}"
+        return f"set the readiness gate to {self.gate}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +154,6 @@ class SaveState:
         return "save the server states"
 
 
-QuickAction = SetPins | SetState | Switch | ShutdownSessions | SetGate | SaveState
+QuickAction = SetPins | SetState | Switch | ShutdownSessions | SetReadinessGate | SaveState
 JobAction = Pull | CancelPull | Run | Start | Stop | Prune
 Action = QuickAction | JobAction

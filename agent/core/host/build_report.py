@@ -7,17 +7,17 @@ that is being emptied, rounded.
 
 from dataclasses import dataclass
 
-from agent.core.host.desired import AsItIs, Desired, HoldingPage, Want
-from agent.core.host.memory import Baseline, Failure
+from agent.core.host.desired import Desired, DesiredRelease, HoldingPage, Unchanged
+from agent.core.host.memory import Failure, LastApplied
 from agent.core.host.observed import Container, Observed, Proxy, Unavailable
 from agent.core.host.plan import Plan, SlotView
-from agent.core.host.update_memory import tenants_of
+from agent.core.host.update_memory import occupants_of
 from agent.core.model.app import App
 from agent.core.model.keys import Outcome
-from agent.core.model.names import SlotName, told_apart
+from agent.core.model.names import SlotName, unambiguous_reference
 from agent.core.model.record import read_record
 from agent.core.model.report import FailureReport, NodeReport, SlotReport
-from agent.core.model.states import AdminState, Gate, SlotPhase
+from agent.core.model.states import AdminState, ReadinessGate, SlotPhase
 
 AGE_STEP_S = 5
 _BUSY_FIRST = (
@@ -60,10 +60,10 @@ class HostView:
     failure: str = ""
 
     @property
-    def tenants(self) -> dict[SlotName, Container]:
+    def occupants(self) -> dict[SlotName, Container]:
         """The container that counts in each slot."""
         containers = self.observed.containers
-        return {} if isinstance(containers, Unavailable) else tenants_of(containers)
+        return {} if isinstance(containers, Unavailable) else occupants_of(containers)
 
     @property
     def proxy(self) -> Proxy | None:
@@ -82,9 +82,11 @@ class HostView:
         """One line: what each slot does, without what changes by itself."""
         parts = []
         for slot, view in sorted(self.plan.views.items()):
-            tenant = self.tenants.get(slot)
+            occupant = self.occupants.get(slot)
             if view.phase is not SlotPhase.EMPTY:
-                parts.append(f"{slot} {view.phase}{f' {told_apart(tenant.reference)}' if tenant else ''}")
+                parts.append(
+                    f"{slot} {view.phase}{f' {unambiguous_reference(occupant.reference)}' if occupant else ''}"
+                )
         if self.plan.memory.holding:
             parts.append("holding page")
         return ", ".join(parts) or "nothing runs"
@@ -93,15 +95,15 @@ class HostView:
     def is_ready(self) -> bool:
         """Whether load balancers are told that the host is ready."""
         proxy = self.proxy
-        if proxy is None or proxy.gate is Gate.CLOSED:
+        if proxy is None or proxy.gate is ReadinessGate.CLOSED:
             return False
-        return proxy.gate is Gate.HOLDING or any(server.is_serving for server in proxy.servers.values())
+        return proxy.gate is ReadinessGate.HOLDING or any(server.is_serving for server in proxy.servers.values())
 
 
 def report_of(view: HostView, identity: Identity) -> NodeReport:
     """Put a tick into the words of the report."""
     proxy = view.proxy
-    generation, seq = _acted_on(view.plan.memory.baseline)
+    generation, seq = _acted_on(view.plan.memory.last_applied)
     return NodeReport(
         app=view.app.name,
         node=identity.node,
@@ -117,7 +119,7 @@ def report_of(view: HostView, identity: Identity) -> NodeReport:
         is_leaving=view.plan.memory.leaving,
         gate=proxy.gate if proxy else None,
         old_workers=proxy.old_workers if proxy else None,
-        wants=_words(view.desired),
+        wants=_desired_text(view.desired),
         holds=view.desired.hold.reference if view.desired.hold else "",
         notes=view.plan.notes,
         error=view.failure,
@@ -145,32 +147,34 @@ def _failure(known: Failure) -> FailureReport:
 
 
 def _slot(view: HostView, slot: SlotName) -> SlotReport:
-    shown, tenant = view.plan.views[slot], view.tenants.get(slot)
+    shown, occupant = view.plan.views[slot], view.occupants.get(slot)
     report = SlotReport(phase=shown.phase, reason=shown.reason, lines=shown.lines)
-    if tenant is not None:
+    if occupant is not None:
         report = report.model_copy(
             update={
-                "image": tenant.reference,
-                "release": tenant.release,
-                "digest": tenant.digest,
-                "pin": tenant.pin,
-                "generation": tenant.generation,
-                "container": tenant.id[:12],
+                "image": occupant.reference,
+                "release": occupant.release,
+                "digest": occupant.digest,
+                "pin": occupant.pin,
+                "generation": occupant.generation,
+                "container": occupant.id[:12],
             },
         )
     if view.proxy is None:
         return report
     server = view.proxy.servers[slot]
-    aging = tenant is not None and server.admin is not AdminState.READY
+    aging = occupant is not None and server.admin is not AdminState.READY
     # What comes and goes on a slot that serves is no news, unless the host waits for its end.
-    is_counted = aging or tenant is None or view.plan.memory.leaving
+    is_counted = aging or occupant is None or view.plan.memory.leaving
     return report.model_copy(
         update={
             "state": server.admin,
             "is_up": server.is_serving,
             "is_staged": _is_staged(view, slot),
             "open_requests": server.open_requests + server.queued if is_counted else None,
-            "last_request_age_s": _stepped(view.plan.silence.get(slot, server.last_request_age_s)) if aging else None,
+            "last_request_age_s": _stepped(view.plan.idle_for_s.get(slot, server.last_request_age_s))
+            if aging
+            else None,
         },
     )
 
@@ -180,22 +184,22 @@ def _stepped(age_s: float) -> int:
 
 
 def _is_staged(view: HostView, slot: SlotName) -> bool:
-    hold, tenant, proxy = view.desired.hold, view.tenants.get(slot), view.proxy
-    if hold is None or tenant is None or proxy is None or not hold.is_met_by(tenant):
+    hold, occupant, proxy = view.desired.hold, view.occupants.get(slot), view.proxy
+    if hold is None or occupant is None or proxy is None or not hold.is_met_by(occupant):
         return False
-    is_pinned = proxy.pins_saved and proxy.pins.get(slot) == hold.pin_for(tenant)
+    is_pinned = proxy.pins_saved and proxy.pins.get(slot) == hold.pin_for(occupant)
     return is_pinned and view.plan.memory.slot(slot).staged and proxy.servers[slot].is_known_good
 
 
-def _words(desired: Desired) -> str:
+def _desired_text(desired: Desired) -> str:
     match desired.serve:
-        case Want(reference=reference):
+        case DesiredRelease(reference=reference):
             return reference
         case HoldingPage():
             return "nothing recorded yet: the holding page"
-        case AsItIs(reason=reason):
+        case Unchanged(reason=reason):
             return f"as it is: {reason}"
 
 
-def _acted_on(baseline: Baseline) -> tuple[int, int]:
-    return read_record(baseline.rollout.value).version if baseline.rollout else (0, 0)
+def _acted_on(last_applied: LastApplied) -> tuple[int, int]:
+    return read_record(last_applied.rollout.value).version if last_applied.rollout else (0, 0)

@@ -3,23 +3,23 @@
 from agent.core.host.actions import Run, SetState, Start, Stop
 from agent.core.host.observed import Unavailable
 from agent.core.host.plan_builder import BUSY_POLL_S, NOTHING, Fragment
-from agent.core.host.rule_context import Goal, RuleContext
-from agent.core.host.update_memory import wants_of
+from agent.core.host.rule_context import RuleContext, SlotRole
+from agent.core.host.update_memory import desired_releases
 from agent.core.model.names import Pin, SlotName
 from agent.core.model.states import AdminState
 
 
 def keep_pins(context: RuleContext) -> Fragment:
-    """Keep the pins of all that visitors may hold; a pin of a slot without such a tenant goes."""
-    wants, held = wants_of(context.at.desired), context.proxy.pins
+    """Keep the pins of all that visitors may hold; a pin of a slot without such an occupant goes."""
+    releases, held = desired_releases(context.at.desired), context.proxy.pins
     pins: dict[SlotName, Pin] = {}
-    for slot, goal in context.goals.items():
-        known, tenant = context.slot(slot), context.tenants[slot]
+    for slot, role in context.roles.items():
+        known, occupant = context.slot(slot), context.occupants[slot]
         ready = context.server(slot).is_ready
         leaving = known.leave_since is not None and not ready
-        if ready or (slot in held and goal is not Goal.LEAVE and not leaving):
-            want = next((want for want in wants if want.is_met_by(tenant)), None)
-            pins[slot] = want.pin_for(tenant) if want else held.get(slot, tenant.pin)
+        if ready or (slot in held and role is not SlotRole.LEAVE and not leaving):
+            release = next((release for release in releases if release.is_met_by(occupant)), None)
+            pins[slot] = release.pin_for(occupant) if release else held.get(slot, occupant.pin)
     return Fragment(pins=pins) if pins else NOTHING
 
 
@@ -29,22 +29,22 @@ def tidy_empty_slots(context: RuleContext) -> Fragment:
     for slot in SlotName:
         server = context.server(slot)
         alone = server.is_serving and not context.server(slot.other).is_serving
-        if slot not in context.tenants and server.admin is not AdminState.MAINT and not alone:
+        if slot not in context.occupants and server.admin is not AdminState.MAINT and not alone:
             states.append(SetState(slot, AdminState.MAINT, "no container"))
     return Fragment(states=tuple(states), look_again_at=context.now + BUSY_POLL_S) if states else NOTHING
 
 
 def remove_doubles(context: RuleContext) -> Fragment:
-    """Remove what a crash left beside a slot's tenant: it never had the slot's address."""
+    """Remove what a crash left beside a slot's occupant: it never had the slot's address."""
     listed = context.at.observed.containers
     assert not isinstance(listed, Unavailable)
-    if len(listed) == len(context.tenants):
+    if len(listed) == len(context.occupants):
         return NOTHING
-    chosen = {tenant.id for tenant in context.tenants.values()}
+    chosen = {occupant.id for occupant in context.occupants.values()}
     busy = {job.slot for job in context.planned.jobs if isinstance(job, Run | Start | Stop)}
     stops: dict[SlotName, Stop] = {}
     for container in listed:
         slot = container.slot
         if container.id not in chosen and slot not in busy and context.job(slot) is None:
-            stops.setdefault(slot, Stop(slot, container.id, 0.0, "left over beside the slot's tenant"))
+            stops.setdefault(slot, Stop(slot, container.id, 0.0, "left over beside the slot's occupant"))
     return Fragment(jobs=tuple(stops.values()))

@@ -29,41 +29,41 @@ set_gate               whether load balancers send visitors here
 cancel_unwanted_pulls  the end of pulls that nobody wants any more
 prune                  the removal of an old image
 say_why_unchanged      a note, where nothing is to be changed
-remove_doubles         the removal of containers beside a slot's tenant
+remove_doubles         the removal of containers beside a slot's occupant
 =====================  =================================================================
 
 Order is the invariant (S1): a slot leaves ``ready`` only in the one line that has made another one ready before.
 """
 
 from agent.core.host.cleanup import keep_pins, remove_doubles, tidy_empty_slots
-from agent.core.host.desired import AsItIs
+from agent.core.host.desired import Unchanged
 from agent.core.host.observed import Unavailable
 from agent.core.host.placing import cancel_unwanted_pulls
 from agent.core.host.plan import Plan, SlotView
-from agent.core.host.plan_builder import NOTHING, Fragment, Situation, build_plan
+from agent.core.host.plan_builder import NOTHING, DecisionInput, Fragment, build_plan
 from agent.core.host.pruning import prune
-from agent.core.host.readiness import note_ready, set_gate
+from agent.core.host.readiness import mark_ready, set_gate
 from agent.core.host.restoring import restore_slot_states
 from agent.core.host.retiring import retire
 from agent.core.host.rule_context import RuleContext
 from agent.core.host.serving import go_on_serving, hold, serve
-from agent.core.host.slot_roles import goals_of
-from agent.core.host.update_memory import recall, tenants_of, with_clocks_held
+from agent.core.host.slot_roles import slot_roles
+from agent.core.host.update_memory import freeze_timers, occupants_of, update_memory
 from agent.core.model.names import SlotName
 from agent.core.model.states import SlotPhase
 
 
-def decide(situation: Situation) -> Plan:
+def decide(decision_input: DecisionInput) -> Plan:
     """Return what is safe now, when to look again, the next memory and what to show."""
-    observed, desired, now = situation.observed, situation.desired, situation.now
-    memory = recall(situation.memory, observed, desired, now)
+    observed, desired, now = decision_input.observed, decision_input.desired, decision_input.now
+    memory = update_memory(decision_input.memory, observed, desired, now)
     if isinstance(observed.proxy, Unavailable) or isinstance(observed.containers, Unavailable):
-        memory = with_clocks_held(memory, now)
+        memory = freeze_timers(memory, now)
     if isinstance(observed.proxy, Unavailable):
         views = {slot: SlotView(SlotPhase.UNKNOWN, observed.proxy.reason) for slot in SlotName}
         return Plan((), now + 0.5, memory, views, notes=(observed.proxy.reason, *desired.notes))
-    tenants = {} if isinstance(observed.containers, Unavailable) else tenants_of(observed.containers)
-    context = RuleContext(situation, observed.proxy, tenants, memory, Fragment(notes=desired.notes))
+    occupants = {} if isinstance(observed.containers, Unavailable) else occupants_of(observed.containers)
+    context = RuleContext(decision_input, observed.proxy, occupants, memory, Fragment(notes=desired.notes))
     restoring = restore_slot_states(context)
     context = context.after(restoring)
     if not restoring.states:
@@ -75,7 +75,7 @@ def _after_all_rules(context: RuleContext) -> RuleContext:
     containers = context.at.observed.containers
     if isinstance(containers, Unavailable):
         return context.after(_without_docker(context, containers.reason))
-    context = context.with_goals(goals_of(context))
+    context = context.with_roles(slot_roles(context))
     for rule in _RULES:
         context = context.after(rule(context))
     return context
@@ -93,12 +93,12 @@ def _without_docker(context: RuleContext, reason: str) -> Fragment:
 
 def say_why_unchanged(context: RuleContext) -> Fragment:
     """Note why nothing is to be changed."""
-    wish = context.at.desired.serve
-    return Fragment(notes=(wish.reason,)) if isinstance(wish, AsItIs) else NOTHING
+    followed = context.at.desired.serve
+    return Fragment(notes=(followed.reason,)) if isinstance(followed, Unchanged) else NOTHING
 
 
 _RULES = (
-    note_ready,
+    mark_ready,
     keep_pins,
     tidy_empty_slots,
     retire,

@@ -31,12 +31,12 @@ from agent.core.model.spec import RunSpec
 
 
 @dataclass(frozen=True, slots=True)
-class Want:
+class DesiredRelease:
     """A release that should run here."""
 
     reference: ImageReference
     key: str
-    """Identity of this wish: another one when it is asked for anew."""
+    """Identity of this request: another one when it is asked for anew."""
     generation: int = 0
     release: ReleaseId | None = None
     """None by hand: a container present whose reference equals it *is* it."""
@@ -61,15 +61,15 @@ class HoldingPage:
 
 
 @dataclass(frozen=True, slots=True)
-class AsItIs:
+class Unchanged:
     """Change nothing of what is served, and say why."""
 
     reason: str
-    newcomer: Want | None = None
+    newcomer: DesiredRelease | None = None
     """What a host serves that serves nothing yet."""
 
 
-Serve = Want | HoldingPage | AsItIs
+Serve = DesiredRelease | HoldingPage | Unchanged
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +77,8 @@ class Desired:
     """What this node should serve and hold."""
 
     serve: Serve
-    hold: Want | None = None
-    taken_back: Want | None = None
+    hold: DesiredRelease | None = None
+    taken_back: DesiredRelease | None = None
     """Its visitors go back at once, its container when empty."""
     back_if_newer: bool = False
     """It was taken back by hand: so only if its container is newer than that of what serves."""
@@ -107,12 +107,12 @@ def desired(keys: Keys, node: NodeName) -> Desired:
         return _by_hand(keys)
     match record.phase:
         case Phase.ROLLBACK_FAILED if keys.active is None or keys.active.modify_index <= keys.record_index:
-            newcomer = _hand_want(keys.active, record) if keys.active else None
-            return Desired(AsItIs("the last rollout ended rollback_failed: a person decides", newcomer))
+            newcomer = _release_by_hand(keys.active, record) if keys.active else None
+            return Desired(Unchanged("the last rollout ended rollback_failed: a person decides", newcomer))
         case Phase.SUCCESSFUL | Phase.ABORTED | Phase.ROLLED_BACK | Phase.ROLLBACK_FAILED:
             return _by_hand(keys)
         case Phase.PENDING:
-            return Desired(_hand_want(keys.active, record) if keys.active else HoldingPage())
+            return Desired(_release_by_hand(keys.active, record) if keys.active else HoldingPage())
         case _:
             return _in_progress(record, node)
 
@@ -138,10 +138,10 @@ def _in_progress(record: RolloutRecord, node: NodeName) -> Desired:
 
 def _by_hand(keys: Keys) -> Desired:
     active, stage = keys.active, _stage_by_hand(keys)
-    serve: Serve = _hand_want(active, keys.record) if active else HoldingPage()
+    serve: Serve = _release_by_hand(active, keys.record) if active else HoldingPage()
     if stage is None or (active is not None and stage.value == active.value):
         return Desired(serve)
-    other = _hand_want(stage, keys.record)
+    other = _release_by_hand(stage, keys.record)
     if active is None or stage.modify_index > active.modify_index:
         return Desired(serve, hold=other)
     return Desired(serve, taken_back=other, back_if_newer=True)
@@ -155,16 +155,16 @@ def _stage_by_hand(keys: Keys) -> KeyMemory | None:
     return None if stage.modify_index <= keys.record_index else stage
 
 
-def _hand_want(key: KeyMemory, record: RolloutRecord | None) -> Want:
-    if record is not None and (found := _recorded(record.left(key.value), record)) is not None:
+def _release_by_hand(key: KeyMemory, record: RolloutRecord | None) -> DesiredRelease:
+    if record is not None and (found := _recorded(record.release_for_image(key.value), record)) is not None:
         return found
-    return Want(ImageReference(key.value), key=f"{key.value}#{key.modify_index}")
+    return DesiredRelease(ImageReference(key.value), key=f"{key.value}#{key.modify_index}")
 
 
-def _recorded(release: RecordedRelease | None, record: RolloutRecord) -> Want | None:
+def _recorded(release: RecordedRelease | None, record: RolloutRecord) -> DesiredRelease | None:
     if release is None:
         return None
-    return Want(
+    return DesiredRelease(
         reference=release.image,
         key=f"{release.release}#{record.generation}",
         generation=record.generation,

@@ -2,27 +2,30 @@
 What an agent remembers from tick to tick and over its own restarts: the content of the journal.
 
 Times are seconds of the host's monotonic clock, which all processes of one boot share; the journal's
-reader rebases them after a reboot. Frozen: a tick returns the next memory, it never changes this one.
+reader rebases them after a reboot. Frozen: a tick returns the next memory, it never changes this one. A field's
+alias is its name on disk, which other versions of the agent read.
 """
 
 from typing import Self, TypedDict
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from agent.core.host.observed import Worker
 from agent.core.model.documents import StrictDocument
 from agent.core.model.names import ContainerId, Digest, ImageReference, SlotName
-from agent.core.model.states import AdminState, Gate
+from agent.core.model.states import AdminState, ReadinessGate
 
 
 class _Remembered(StrictDocument):
-    def but(self, **changes: object) -> Self:
+    model_config = ConfigDict(populate_by_name=True)
+
+    def replace(self, **changes: object) -> Self:
         """Return a copy with *changes*."""
         return self.model_copy(update=changes)
 
 
 class SlotMemory(_Remembered):
-    """What is remembered of one slot's tenant; a new tenant starts with a blank one."""
+    """What is remembered of one slot's occupant; a new occupant starts with a blank one."""
 
     container: ContainerId | None = None
     served: bool = False
@@ -39,8 +42,8 @@ class SlotMemory(_Remembered):
     """When it went to maint to be emptied."""
     leave_reason: str = ""
     failed_key: str | None = None
-    """The wish that failed with this tenant, to which its last log lines belong."""
-    cut: bool = False
+    """The desired release that failed with this occupant, to which its last log lines belong."""
+    sessions_closed: bool = Field(default=False, alias="cut")
     """`shutdown sessions` was sent."""
     restarts: int = 0
     restart_at: float | None = None
@@ -81,7 +84,7 @@ class KeyMemory(_Remembered):
     modify_index: int
 
 
-class Baseline(_Remembered):
+class LastApplied(_Remembered):
     """Desired state last acted on: what a lower index or an absence is judged against."""
 
     active: KeyMemory | None = None
@@ -97,7 +100,7 @@ class Memory(_Remembered):
 
     slots: dict[SlotName, SlotMemory] = Field(default={})
     worker: Worker | None = None
-    gate: Gate | None = None
+    gate: ReadinessGate | None = None
     holding: bool = False
     """Consul confirmed in this boot that nothing is recorded yet."""
     leaving: bool = False
@@ -107,14 +110,14 @@ class Memory(_Remembered):
     None: not yet in this boot.
     """
     failures: dict[str, Failure] = Field(default={})
-    """By key of the wish."""
+    """By key of the desired release."""
     resolved: dict[str, Digest] = Field(default={})
-    """Digest of each wish that was pulled, by its key: a re-pushed tag changes nothing until asked anew."""
+    """Digest of each desired release that was pulled, by its key: a re-pushed tag changes nothing until asked anew."""
     pulled: tuple[PulledImage, ...] = ()
     """Our images, the one wanted last at the end."""
-    tenancy: int = 0
-    """Highest number given to a tenant."""
-    baseline: Baseline = Baseline()
+    occupancy: int = Field(default=0, alias="tenancy")
+    """Highest number given to an occupant."""
+    last_applied: LastApplied = Field(default=LastApplied(), alias="baseline")
 
     def slot(self, name: SlotName) -> SlotMemory:
         """Return what is remembered of a slot."""
@@ -122,7 +125,7 @@ class Memory(_Remembered):
 
     def with_slot(self, name: SlotName, **changes: object) -> Self:
         """Return a copy with a slot changed."""
-        return self.but(slots={**self.slots, name: self.slot(name).but(**changes)})
+        return self.replace(slots={**self.slots, name: self.slot(name).replace(**changes)})
 
 
 class SlotChanges(TypedDict, total=False):
@@ -137,7 +140,7 @@ class SlotChanges(TypedDict, total=False):
     leave_since: float | None
     leave_reason: str
     failed_key: str
-    cut: bool
+    sessions_closed: bool
     restarts: int
     restart_at: float | None
 
@@ -146,8 +149,8 @@ class MemoryChanges(TypedDict, total=False):
     """Fields of :class:`Memory` that a rule changes."""
 
     worker: Worker
-    gate: Gate
+    gate: ReadinessGate
     holding: bool
     ready_for: int
     failures: dict[str, Failure]
-    tenancy: int
+    occupancy: int

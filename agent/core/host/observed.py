@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from agent.core.model.names import ContainerId, Digest, ImageReference, Pin, ReleaseId, SlotName
-from agent.core.model.states import AdminState, Gate
+from agent.core.model.states import AdminState, ReadinessGate
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,8 @@ class Container:
     release: ReleaseId
     pin: Pin
     generation: int
-    tenancy: int
-    """Rises by one with every new tenant of a slot: tells the newer of two, also after a clock step."""
+    occupancy: int
+    """Rises by one with every new occupant of a slot: tells the newer of two, also after a clock step."""
     state: ContainerState
     exit_code: int | None = None
     started_at: str = ""
@@ -112,7 +112,7 @@ class Proxy:
     """The two runtime maps, where they agree; a slot missing in either is missing here."""
     pins_saved: bool
     """Whether the map files hold exactly the runtime content."""
-    gate: Gate
+    gate: ReadinessGate
     gate_saved: bool
     old_workers: int | None
     """Workers of before a reload that still live; None when the master could not be asked."""
@@ -163,8 +163,8 @@ class JobResult:
     kind: JobKind
     key: str
     """As of :class:`Job`."""
-    wish: str = ""
-    """Key of the wish it was done for; for a stop, of the wish that failed."""
+    release_key: str = ""
+    """Key of the desired release it was done for; for a stop, of the desired release that failed."""
     error: str = ""
     """Empty when it succeeded."""
     transient: bool = False

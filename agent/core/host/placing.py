@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 
 from agent.core.host.actions import CancelPull, Pull, Run
-from agent.core.host.desired import Want
+from agent.core.host.desired import DesiredRelease
 from agent.core.host.memory import Failure
 from agent.core.host.observed import JobKind
 from agent.core.host.plan import SlotView
 from agent.core.host.plan_builder import BUSY_POLL_S, NOTHING, Fragment, merge
 from agent.core.host.rule_context import RuleContext
-from agent.core.host.update_memory import wants_of
+from agent.core.host.update_memory import desired_releases
 from agent.core.model.durations import format_duration
 from agent.core.model.names import ImageReference, SlotName
 from agent.core.model.states import AdminState, SlotPhase
@@ -17,7 +17,7 @@ from agent.core.model.states import AdminState, SlotPhase
 
 @dataclass(frozen=True, slots=True)
 class FreeSlot:
-    """A slot that a new tenant may have, or why there is none."""
+    """A slot that a new occupant may have, or why there is none."""
 
     slot: SlotName | None
     why_none: str = ""
@@ -25,45 +25,47 @@ class FreeSlot:
     """Monotonic seconds: when a slot that is being emptied may be free."""
 
 
-def place(context: RuleContext, want: Want) -> Fragment:
+def acquire_slot(context: RuleContext, release: DesiredRelease) -> Fragment:
     """Bring a release that has no container here into a free slot: pull it, then run it."""
     free = free_slot(context)
-    return merge(Fragment(look_again_at=free.look_again_at), _place(context, want, free))
+    return merge(Fragment(look_again_at=free.look_again_at), _acquire_slot(context, release, free))
 
 
-def _place(context: RuleContext, want: Want, free: FreeSlot) -> Fragment:
-    shown = free.slot or next((name for name in SlotName if name not in context.tenants), None)
-    failure = context.memory.failures.get(want.key)
-    if failure is not None and _blocks(context, want, failure):
-        return _failed_before(context, want, failure, shown)
-    digest = context.memory.resolved.get(want.key)
+def _acquire_slot(context: RuleContext, release: DesiredRelease, free: FreeSlot) -> Fragment:
+    shown = free.slot or next((name for name in SlotName if name not in context.occupants), None)
+    failure = context.memory.failures.get(release.key)
+    if failure is not None and _blocks(context, release, failure):
+        return _failed_before(context, release, failure, shown)
+    digest = context.memory.resolved.get(release.key)
     if digest is None:
-        return _pull(context, want, shown)
+        return _pull(context, release, shown)
     if free.slot is None:
         return merge(
-            _show(shown, SlotView(SlotPhase.WAITING, f"{want.reference}: {free.why_none}")),
+            _show(shown, SlotView(SlotPhase.WAITING, f"{release.reference}: {free.why_none}")),
             Fragment(look_again_at=context.now + 1),
         )
     starting = Fragment(
-        views={free.slot: SlotView(SlotPhase.STARTING, f"starting {want.reference}")},
+        views={free.slot: SlotView(SlotPhase.STARTING, f"starting {release.reference}")},
         look_again_at=context.now + BUSY_POLL_S,
     )
     if context.job(free.slot) is not None:
         return starting
-    tenancy = context.memory.tenancy + 1
-    return merge(starting, Fragment(jobs=(Run(free.slot, want, digest, tenancy),), memory={"tenancy": tenancy}))
+    occupancy = context.memory.occupancy + 1
+    return merge(
+        starting, Fragment(jobs=(Run(free.slot, release, digest, occupancy),), memory={"occupancy": occupancy})
+    )
 
 
 def free_slot(context: RuleContext) -> FreeSlot:
     """
-    Return a slot a new tenant may have, else what keeps the slots busy.
+    Return a slot a new occupant may have, else what keeps the slots busy.
 
     One in which a container is being made comes first, though Docker does not list it yet: else the release would be
     run a second time in the other slot.
     """
     for slot in SlotName:
         job = context.job(slot)
-        if slot not in context.tenants and job is not None and job.kind is JobKind.RUN:
+        if slot not in context.occupants and job is not None and job.kind is JobKind.RUN:
             return FreeSlot(slot)
     reasons: list[str] = []
     look = float("inf")
@@ -84,14 +86,14 @@ def cancel_unwanted_pulls(context: RuleContext) -> Fragment:
     pulls = tuple(job for job in context.at.observed.jobs if job.kind is JobKind.PULL)
     if not pulls:
         return NOTHING
-    wanted = {want.reference for want in wants_of(context.at.desired)}
+    wanted = {release.reference for release in desired_releases(context.at.desired)}
     references = (ImageReference(job.key) for job in pulls)
     return Fragment(jobs=tuple(CancelPull(reference) for reference in references if reference not in wanted))
 
 
 def _taken(context: RuleContext, slot: SlotName) -> str | None:
     job = context.job(slot)
-    if slot not in context.tenants and (job is None or job.kind is JobKind.RUN):
+    if slot not in context.occupants and (job is None or job.kind is JobKind.RUN):
         return None
     view = context.planned.views.get(slot)
     detail = f" ({view.phase}: {view.reason})" if view and view.reason else ""
@@ -113,18 +115,18 @@ def _is_emptied(context: RuleContext, slot: SlotName) -> bool:
     return server.admin is AdminState.MAINT and not server.open_requests and not server.queued
 
 
-def _pull(context: RuleContext, want: Want, shown: SlotName | None) -> Fragment:
+def _pull(context: RuleContext, release: DesiredRelease, shown: SlotName | None) -> Fragment:
     observed = context.at.observed
     pulls = (job for job in observed.jobs if job.kind is JobKind.PULL)
-    job, disk = next((job for job in pulls if job.key == want.reference), None), observed.disk
+    job, disk = next((job for job in pulls if job.key == release.reference), None), observed.disk
     if job is None and disk is not None and disk.is_low:
         seen = f"{disk.free_bytes / 1e9:.1f} GB free, {disk.reserve_bytes / 1e9:.1f} GB wanted"
-        reason = f"{want.reference}: waits for disk space before the pull: {seen}"
+        reason = f"{release.reference}: waits for disk space before the pull: {seen}"
         waiting = _show(shown, SlotView(SlotPhase.WAITING, reason))
         return merge(waiting, Fragment(look_again_at=context.now + 5))
     progress = f" {job.progress}" if job is not None and job.progress else ""
-    pulling = _show(shown, SlotView(SlotPhase.PULLING, f"pulling {want.reference}{progress}"))
-    jobs = (Pull(want.reference),) if job is None else ()
+    pulling = _show(shown, SlotView(SlotPhase.PULLING, f"pulling {release.reference}{progress}"))
+    jobs = (Pull(release.reference),) if job is None else ()
     return merge(pulling, Fragment(jobs=jobs, look_again_at=context.now + 1))
 
 
@@ -133,13 +135,13 @@ def _show(slot: SlotName | None, view: SlotView) -> Fragment:
     return Fragment(notes=(view.reason,)) if slot is None else Fragment(views={slot: view})
 
 
-def _blocks(context: RuleContext, want: Want, failure: Failure) -> bool:
+def _blocks(context: RuleContext, release: DesiredRelease, failure: Failure) -> bool:
     """Whether a failed attempt is not (yet) made again."""
-    return not _is_tried_again(context, want, failure) or context.now < _retry_at(failure)
+    return not _is_tried_again(context, release, failure) or context.now < _retry_at(failure)
 
 
-def _is_tried_again(context: RuleContext, want: Want, failure: Failure) -> bool:
-    return failure.transient or context.insists_on(want)
+def _is_tried_again(context: RuleContext, release: DesiredRelease, failure: Failure) -> bool:
+    return failure.transient or context.insists_on(release)
 
 
 def _retry_at(failure: Failure) -> float:
@@ -147,12 +149,12 @@ def _retry_at(failure: Failure) -> float:
     return failure.at + min(60.0, 2.0**failure.attempts)
 
 
-def _failed_before(context: RuleContext, want: Want, failure: Failure, shown: SlotName | None) -> Fragment:
+def _failed_before(context: RuleContext, release: DesiredRelease, failure: Failure, shown: SlotName | None) -> Fragment:
     """Show why an attempt failed, and when the next one is made, if any."""
     reason = failure.reason
     look = float("inf")
-    if _is_tried_again(context, want, failure):
+    if _is_tried_again(context, release, failure):
         look = _retry_at(failure)
         reason += f"; attempt {failure.attempts + 1} in {format_duration(look - context.now)}"
-    view = SlotView(SlotPhase.FAILED, f"{want.reference}: {reason}", failure.lines)
+    view = SlotView(SlotPhase.FAILED, f"{release.reference}: {reason}", failure.lines)
     return merge(_show(shown, view), Fragment(look_again_at=look))

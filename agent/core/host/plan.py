@@ -43,5 +43,5 @@ class Plan:
     probes: tuple[ProbeOrder, ...] = ()
     notes: tuple[str, ...] = ()
     """What concerns no single slot: held back keys, systems that are away."""
-    silence: Mapping[SlotName, float] = field(default_factory=dict)
+    idle_for_s: Mapping[SlotName, float] = field(default_factory=dict)
     """Seconds since a visitor was last seen on a slot that is watched for it: to the end of what was open."""

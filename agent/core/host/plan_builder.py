@@ -11,8 +11,8 @@ from agent.core.host.actions import (
     Action,
     JobAction,
     SaveState,
-    SetGate,
     SetPins,
+    SetReadinessGate,
     SetState,
     ShutdownSessions,
     Switch,
@@ -35,7 +35,7 @@ _EMPTY = SlotView(SlotPhase.EMPTY)
 
 
 @dataclass(frozen=True, slots=True)
-class Situation:
+class DecisionInput:
     """Everything a decision depends on."""
 
     app: App
@@ -52,13 +52,13 @@ class Fragment:
 
     states: tuple[SetState | Switch | ShutdownSessions, ...] = ()
     jobs: tuple[JobAction, ...] = ()
-    gate: SetGate | None = None
+    gate: SetReadinessGate | None = None
     pins: Mapping[SlotName, Pin | None] = field(default_factory=dict)
     """Pins that the maps should hold; None: none for this slot, whatever an earlier rule said."""
     views: Mapping[SlotName, SlotView] = field(default_factory=dict)
     probes: tuple[ProbeOrder, ...] = ()
     notes: tuple[str, ...] = ()
-    silence: Mapping[SlotName, float] = field(default_factory=dict)
+    idle_for_s: Mapping[SlotName, float] = field(default_factory=dict)
     """As of :class:`Plan`."""
     look_again_at: float = float("inf")
     """Monotonic seconds; the earliest of all fragments counts."""
@@ -86,7 +86,7 @@ def merge(first: Fragment, second: Fragment) -> Fragment:
         {**first.views, **second.views},
         first.probes + second.probes,
         first.notes + second.notes,
-        {**first.silence, **second.silence},
+        {**first.idle_for_s, **second.idle_for_s},
         min(first.look_again_at, second.look_again_at),
         first.memory | second.memory,
         _merged_slots(first.slots, second.slots),
@@ -107,10 +107,10 @@ def remember(memory: Memory, fragment: Fragment) -> Memory:
     for slot, changes in fragment.slots.items():
         known = memory.slot(slot)
         if any(getattr(known, name) != value for name, value in changes.items()):
-            slots[slot] = known.but(**changes)
+            slots[slot] = known.replace(**changes)
     if slots:
-        return memory.but(**fragment.memory, slots={**memory.slots, **slots})
-    return memory.but(**fragment.memory) if fragment.memory else memory
+        return memory.replace(**fragment.memory, slots={**memory.slots, **slots})
+    return memory.replace(**fragment.memory) if fragment.memory else memory
 
 
 def build_plan(planned: Fragment, proxy: Proxy, memory: Memory, now: float) -> Plan:
@@ -144,5 +144,5 @@ def build_plan(planned: Fragment, proxy: Proxy, memory: Memory, now: float) -> P
         {slot: planned.views.get(slot, _EMPTY) for slot in SlotName},
         planned.probes,
         planned.notes,
-        planned.silence,
+        planned.idle_for_s,
     )

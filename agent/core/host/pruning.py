@@ -20,5 +20,5 @@ def prune(context: RuleContext) -> Fragment:
 
 def _too_old(context: RuleContext) -> tuple[PulledImage, ...]:
     keep = context.knobs.keep_releases
-    needed = {tenant.digest for tenant in context.tenants.values()} | set(context.memory.resolved.values())
+    needed = {occupant.digest for occupant in context.occupants.values()} | set(context.memory.resolved.values())
     return tuple(image for image in context.memory.pulled[:-keep] if image.digest not in needed)

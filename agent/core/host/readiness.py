@@ -8,20 +8,20 @@ them, and a release that has failed with a reason is not waited for, nor one tha
 ``healthy_deadline``: never may what is wrong with a release close every gate.
 """
 
-from agent.core.host.actions import SetGate
-from agent.core.host.desired import HoldingPage, Want
+from agent.core.host.actions import SetReadinessGate
+from agent.core.host.desired import DesiredRelease, HoldingPage
 from agent.core.host.memory import Failure, SlotMemory
 from agent.core.host.plan_builder import NOTHING, Fragment, merge
 from agent.core.host.retiring import DRAIN_POLL_S
 from agent.core.host.rule_context import RuleContext
 from agent.core.model.names import SlotName
-from agent.core.model.states import Gate
+from agent.core.model.states import ReadinessGate
 
 ATTEMPTS_MAX = 5
 """What may pass by itself (a registry away) has failed after this many attempts, about a minute."""
 
 
-def note_ready(context: RuleContext) -> Fragment:
+def mark_ready(context: RuleContext) -> Fragment:
     """Remember for which rollout this host may be ready: it has both releases, or was ready when we first looked."""
     hold, known = context.at.desired.hold, context.memory.ready_for
     generation = hold.generation if hold is not None else 0
@@ -32,7 +32,7 @@ def note_ready(context: RuleContext) -> Fragment:
     return NOTHING
 
 
-def still_joins(context: RuleContext) -> str | None:
+def missing_release(context: RuleContext) -> str | None:
     """Return what this host lacks before it may be ready; None when it lacks nothing."""
     hold = context.at.desired.hold
     if hold is None or not context.at.desired.runs_both or context.memory.ready_for == hold.generation:
@@ -42,12 +42,18 @@ def still_joins(context: RuleContext) -> str | None:
 
 def set_gate(context: RuleContext) -> Fragment:
     """Tell load balancers whether the host is ready, and whether the holding page may answer."""
-    lack, memory = still_joins(context), context.memory
+    lack, memory = missing_release(context), context.memory
     serves = any(context.server(slot).is_ready for slot in SlotName)
     holding = not serves and (memory.holding or isinstance(context.at.desired.serve, HoldingPage))
-    gate = Gate.CLOSED if memory.leaving or lack is not None else Gate.HOLDING if holding else Gate.OPEN
+    gate = (
+        ReadinessGate.CLOSED
+        if memory.leaving or lack is not None
+        else ReadinessGate.HOLDING
+        if holding
+        else ReadinessGate.OPEN
+    )
     is_set = gate is context.proxy.gate and context.proxy.gate_saved
-    planned = NOTHING if is_set else Fragment(gate=SetGate(gate))
+    planned = NOTHING if is_set else Fragment(gate=SetReadinessGate(gate))
     if holding is not memory.holding:
         planned = merge(planned, Fragment(memory={"holding": holding}))
     if lack is not None:
@@ -62,28 +68,28 @@ def set_gate(context: RuleContext) -> Fragment:
 def _is_told_ready(context: RuleContext) -> bool:
     """Whether load balancers send visitors here now."""
     serves = any(server.is_serving for server in context.proxy.servers.values())
-    return context.proxy.gate is Gate.HOLDING or (context.proxy.gate is Gate.OPEN and serves)
+    return context.proxy.gate is ReadinessGate.HOLDING or (context.proxy.gate is ReadinessGate.OPEN and serves)
 
 
 def _lacks(context: RuleContext) -> str | None:
-    wants = (want for want in (context.serve, context.at.desired.hold) if want is not None)
-    return next((reason for want in wants if (reason := _lack(context, want)) is not None), None)
+    releases = (release for release in (context.serve, context.at.desired.hold) if release is not None)
+    return next((reason for release in releases if (reason := _lack(context, release)) is not None), None)
 
 
-def _lack(context: RuleContext, want: Want) -> str | None:
+def _lack(context: RuleContext, release: DesiredRelease) -> str | None:
     """Return why visitors of *want* would not find it here; None also for a release that has failed."""
-    if _has_failed(context.memory.failures.get(want.key)):
+    if _has_failed(context.memory.failures.get(release.key)):
         return None
-    tenant = next((tenant for tenant in context.tenants.values() if want.is_met_by(tenant)), None)
-    if tenant is None:
-        return f"{want.reference} does not run yet"
-    if _does_not_come_back(context, context.slot(tenant.slot)):
+    occupant = next((occupant for occupant in context.occupants.values() if release.is_met_by(occupant)), None)
+    if occupant is None:
+        return f"{release.reference} does not run yet"
+    if _does_not_come_back(context, context.slot(occupant.slot)):
         return None
-    server = context.server(tenant.slot)
-    is_pinned = context.proxy.pins_saved and context.proxy.pins.get(tenant.slot) == want.pin_for(tenant)
-    if is_pinned and context.slot(tenant.slot).staged and (server.is_known_good or server.is_ready):
+    server = context.server(occupant.slot)
+    is_pinned = context.proxy.pins_saved and context.proxy.pins.get(occupant.slot) == release.pin_for(occupant)
+    if is_pinned and context.slot(occupant.slot).staged and (server.is_known_good or server.is_ready):
         return None
-    return f"{want.reference} is not staged yet"
+    return f"{release.reference} is not staged yet"
 
 
 def _does_not_come_back(context: RuleContext, known: SlotMemory) -> bool:

@@ -49,8 +49,8 @@ def _missing_states(context: RuleContext) -> tuple[SetState | Switch, ...]:
 
 def _may_run(context: RuleContext, slot: SlotName) -> bool:
     """Whether a container may answer in *slot*: Docker says so, or says nothing."""
-    return slot not in context.tenants or context.tenants[slot].is_running
+    return slot not in context.occupants or context.occupants[slot].is_running
 
 
 def _may_exist(context: RuleContext, slot: SlotName) -> bool:
-    return slot in context.tenants or isinstance(context.at.observed.containers, Unavailable)
+    return slot in context.occupants or isinstance(context.at.observed.containers, Unavailable)

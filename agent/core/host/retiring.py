@@ -1,11 +1,11 @@
-"""Take a tenant out of service: drain until its visitors have finished, maint, empty, stop. Restart one that died."""
+"""Take an occupant out of service: drain until its visitors have finished, maint, empty, stop. Restart a dead one."""
 
 from agent.core.host.actions import SetState, ShutdownSessions, Start, Stop
 from agent.core.host.memory import SlotChanges
 from agent.core.host.observed import Container, ContainerState, Server
 from agent.core.host.plan import SlotView
 from agent.core.host.plan_builder import BUSY_POLL_S, NOTHING, Fragment, merge
-from agent.core.host.rule_context import Goal, RuleContext
+from agent.core.host.rule_context import RuleContext, SlotRole
 from agent.core.model.durations import format_duration
 from agent.core.model.names import SlotName
 from agent.core.model.states import AdminState, SlotPhase
@@ -17,79 +17,79 @@ EMPTYING_POLL_S = 0.02
 
 
 def retire(context: RuleContext) -> Fragment:
-    """Drain or remove each tenant that is not ``ready`` in HAProxy and is neither to serve nor to be held."""
+    """Drain or remove each occupant that is not ``ready`` in HAProxy and is neither to serve nor to be held."""
     planned = NOTHING
-    for slot, goal in context.goals.items():
+    for slot, role in context.roles.items():
         if not context.server(slot).is_ready:
-            planned = merge(planned, _retire_slot(context, slot, goal))
+            planned = merge(planned, _retire_slot(context, slot, role))
     return planned
 
 
-def _retire_slot(context: RuleContext, slot: SlotName, goal: Goal) -> Fragment:
-    match goal:
-        case Goal.SERVE | Goal.HOLD:
+def _retire_slot(context: RuleContext, slot: SlotName, role: SlotRole) -> Fragment:
+    match role:
+        case SlotRole.SERVE | SlotRole.HOLD:
             return NOTHING
-        case Goal.STAY:
+        case SlotRole.STAY:
             phase = SlotPhase.DRAINING if context.slot(slot).served else SlotPhase.WAITING
             return Fragment(views={slot: SlotView(phase, "kept as it is")})
-        case Goal.KEEP:
-            return keep(context, slot)
-        case Goal.LEAVE:
-            return _let_go(context, slot)
+        case SlotRole.KEEP:
+            return keep_draining(context, slot)
+        case SlotRole.LEAVE:
+            return _release_slot(context, slot)
 
 
-def _let_go(context: RuleContext, slot: SlotName) -> Fragment:
-    desired, knobs, known = context.at.desired, context.knobs, context.slot(slot)
-    tenant, back = context.tenants[slot], desired.taken_back
+def _release_slot(context: RuleContext, slot: SlotName) -> Fragment:
+    desired, timings, known = context.at.desired, context.knobs, context.slot(slot)
+    occupant, back = context.occupants[slot], desired.taken_back
     if known.leave_reason:
         reason = known.leave_reason
-    elif back is not None and back.is_met_by(tenant):
+    elif back is not None and back.is_met_by(occupant):
         reason = "taken back"
     elif desired.retire_now:
         reason = "the fleet has left it"
     else:
         reason = "wanted by nobody"
-    patience_s = knobs.stop_grace_period if desired.retire_now else knobs.drain_timeout
-    leaving = leave(context, slot, reason, patience_s if known.served else 0.0)
+    timeout_s = timings.stop_grace_period if desired.retire_now else timings.drain_timeout
+    leaving = drain(context, slot, reason, timeout_s if known.served else 0.0)
     failure = context.memory.failures.get(known.failed_key or "")
     if failure is None:
         return leaving
-    view = SlotView(SlotPhase.FAILED, f"{tenant.reference}: {failure.reason}", failure.lines)
+    view = SlotView(SlotPhase.FAILED, f"{occupant.reference}: {failure.reason}", failure.lines)
     return merge(leaving, Fragment(views={slot: view}))
 
 
-def keep(context: RuleContext, slot: SlotName) -> Fragment:
+def keep_draining(context: RuleContext, slot: SlotName) -> Fragment:
     """Keep a release that visitors may hold until they are silent, or ``drain_timeout`` is over."""
-    knobs, server, known, now = context.knobs, context.server(slot), context.slot(slot), context.now
-    grace_s = knobs.stop_grace_period
+    timings, server, known, now = context.knobs, context.server(slot), context.slot(slot), context.now
+    grace_s = timings.stop_grace_period
     if known.leave_since is not None or server.admin is AdminState.MAINT:
-        return leave(context, slot, known.leave_reason or "held by nobody any more", grace_s)
+        return drain(context, slot, known.leave_reason or "held by nobody any more", grace_s)
     since = known.drain_since if known.drain_since is not None else now
     age = now - since
-    watched = watch_silence(context, slot)
-    quiet_for = watched.silence[slot]
+    watched = track_idle_time(context, slot)
+    quiet_for = watched.idle_for_s[slot]
     drained = merge(watched, Fragment(slots={slot: {"drain_since": since}}))
-    if age >= knobs.drain_timeout:
-        reason = f"drain_timeout of {format_duration(knobs.drain_timeout)} is over"
-        return merge(drained, leave(context, slot, reason, grace_s))
-    if age >= knobs.bake_time and quiet_for >= knobs.visit_idle:
-        return merge(drained, leave(context, slot, f"no request for {format_duration(knobs.visit_idle)}", grace_s))
-    if context.tenants[slot].is_running:
+    if age >= timings.drain_timeout:
+        reason = f"drain_timeout of {format_duration(timings.drain_timeout)} is over"
+        return merge(drained, drain(context, slot, reason, grace_s))
+    if age >= timings.bake_time and quiet_for >= timings.visit_idle:
+        return merge(drained, drain(context, slot, f"no request for {format_duration(timings.visit_idle)}", grace_s))
+    if context.occupants[slot].is_running:
         shown = Fragment(views={slot: SlotView(SlotPhase.DRAINING, _drain_reason(context, server, since))})
     else:
-        shown = revive(context, slot)
-    due = max(since + knobs.bake_time, now + knobs.visit_idle - quiet_for)
-    look = min(since + knobs.drain_timeout, max(due, now + BUSY_POLL_S), now + DRAIN_POLL_S)
+        shown = restart(context, slot)
+    due = max(since + timings.bake_time, now + timings.visit_idle - quiet_for)
+    look = min(since + timings.drain_timeout, max(due, now + BUSY_POLL_S), now + DRAIN_POLL_S)
     return merge(merge(drained, shown), Fragment(look_again_at=look))
 
 
-def leave(context: RuleContext, slot: SlotName, reason: str, patience_s: float) -> Fragment:
+def drain(context: RuleContext, slot: SlotName, reason: str, timeout_s: float) -> Fragment:
     """
-    Take a tenant out: maint, wait until its slot is empty, stop, remove.
+    Take an occupant out: maint, wait until its slot is empty, stop, remove.
 
     Args:
         context: what is known.
-        slot: of the tenant.
+        slot: of the occupant.
         reason: for the operator and the log.
         patience_s: how long open requests may take in maint before they are cut.
     """
@@ -106,30 +106,30 @@ def leave(context: RuleContext, slot: SlotName, reason: str, patience_s: float) 
             slots={slot: remembered},
         )
     busy = _busy(context, context.server(slot))
-    left = since + patience_s - now
+    left = since + timeout_s - now
     if busy is not None and left > 0:
         view = SlotView(SlotPhase.LEAVING, f"{reason}; {busy}, cut in at most {format_duration(left)}")
         look = now + min(left, EMPTYING_POLL_S if now - since < 1 else 0.25)
         return Fragment(views={slot: view}, look_again_at=look, slots={slot: remembered})
-    if busy is not None and not known.cut:
+    if busy is not None and not known.sessions_closed:
         return Fragment(
-            states=(ShutdownSessions(slot, f"{busy} after {format_duration(patience_s)}"),),
+            states=(ShutdownSessions(slot, f"{busy} after {format_duration(timeout_s)}"),),
             views={slot: SlotView(SlotPhase.LEAVING, f"{reason}; open requests are cut")},
             look_again_at=now + BUSY_POLL_S,
-            slots={slot: remembered | {"cut": True}},
+            slots={slot: remembered | {"sessions_closed": True}},
         )
     return merge(Fragment(slots={slot: remembered}), _stop(context, slot, reason))
 
 
-def revive(context: RuleContext, slot: SlotName) -> Fragment:
+def restart(context: RuleContext, slot: SlotName) -> Fragment:
     """Start a container again, after a back-off of 1 s that doubles up to 60 s; the first restart is immediate."""
-    known, tenant, now = context.slot(slot), context.tenants[slot], context.now
-    death = _death(tenant)
+    known, occupant, now = context.slot(slot), context.occupants[slot], context.now
+    death = _death(occupant)
     if context.job(slot) is not None:
         return Fragment(views={slot: SlotView(SlotPhase.RESTARTING, death)})
-    match tenant.state:
+    match occupant.state:
         case ContainerState.PAUSED | ContainerState.REMOVING | ContainerState.RESTARTING:
-            view = SlotView(SlotPhase.RESTARTING, f"container is {tenant.state}, not by Tidegate")
+            view = SlotView(SlotPhase.RESTARTING, f"container is {occupant.state}, not by Tidegate")
             return Fragment(views={slot: view}, look_again_at=now + 1)
         case ContainerState.DEAD:
             return _stop(context, slot, "Docker calls the container dead")
@@ -141,7 +141,7 @@ def revive(context: RuleContext, slot: SlotName) -> Fragment:
         restarts += 1
     if now >= due:
         return Fragment(
-            jobs=(Start(slot, tenant.id, death),),
+            jobs=(Start(slot, occupant.id, death),),
             views={slot: SlotView(SlotPhase.RESTARTING, f"{death}; start {restarts} now")},
             look_again_at=now + BUSY_POLL_S,
             slots={slot: {"restarts": restarts, "restart_at": None}},
@@ -150,14 +150,14 @@ def revive(context: RuleContext, slot: SlotName) -> Fragment:
     return Fragment(views={slot: view}, look_again_at=due, slots={slot: {"restarts": restarts, "restart_at": due}})
 
 
-def watch_silence(context: RuleContext, slot: SlotName) -> Fragment:
+def track_idle_time(context: RuleContext, slot: SlotName) -> Fragment:
     """
     Measure the seconds since a visitor was last seen on *slot*: also one of an old worker's, and to a stream's end.
 
     HAProxy counts from the start of the last request, and a new worker knows nothing of those of the one before it.
     The time is noted a little ahead, so that a busy slot does not change the journal at each look.
 
-    Returns: the seconds as ``silence[slot]``, which the host also reports, and the time noted.
+    Returns: the seconds as ``idle_for_s[slot]``, which the host also reports, and the time noted.
     """
     server, busy_at, now = context.server(slot), context.slot(slot).busy_at, context.now
     slots: dict[SlotName, SlotChanges] = {}
@@ -166,14 +166,14 @@ def watch_silence(context: RuleContext, slot: SlotName) -> Fragment:
         slots[slot] = {"busy_at": busy_at}
     age = server.last_request_age_s
     silence_s = age if busy_at is None else max(0.0, min(age, now - busy_at))
-    return Fragment(silence={slot: silence_s}, slots=slots)
+    return Fragment(idle_for_s={slot: silence_s}, slots=slots)
 
 
 def _stop(context: RuleContext, slot: SlotName, reason: str) -> Fragment:
-    tenant = context.tenants[slot]
-    grace_s = context.knobs.stop_grace_period if tenant.stop_grace_s is None else tenant.stop_grace_s
+    occupant = context.occupants[slot]
+    grace_s = context.knobs.stop_grace_period if occupant.stop_grace_s is None else occupant.stop_grace_s
     return Fragment(
-        jobs=(Stop(slot, tenant.id, grace_s, reason, context.slot(slot).failed_key),),
+        jobs=(Stop(slot, occupant.id, grace_s, reason, context.slot(slot).failed_key),),
         views={slot: SlotView(SlotPhase.STOPPING, reason)},
         look_again_at=context.now + BUSY_POLL_S,
     )
@@ -199,8 +199,8 @@ def _drain_reason(context: RuleContext, server: Server, since: float) -> str:
     return f"{what}; at most {left}"
 
 
-def _death(tenant: Container) -> str:
-    detail = f" ({tenant.error})" if tenant.error else ""
-    if tenant.state is ContainerState.CREATED:
+def _death(occupant: Container) -> str:
+    detail = f" ({occupant.error})" if occupant.error else ""
+    if occupant.state is ContainerState.CREATED:
         return f"container was created and not started{detail}"
-    return f"container {tenant.state} with code {tenant.exit_code}{detail}"
+    return f"container {occupant.state} with code {occupant.exit_code}{detail}"

@@ -1,53 +1,53 @@
 """Serve one release and hold another beside it: stage, switch, and restart what serves."""
 
 from agent.core.host.actions import SetState, Switch
-from agent.core.host.placing import place
+from agent.core.host.placing import acquire_slot
 from agent.core.host.plan import SlotView
 from agent.core.host.plan_builder import BUSY_POLL_S, NOTHING, Fragment, merge
-from agent.core.host.readiness import still_joins
-from agent.core.host.retiring import DRAIN_POLL_S, revive, watch_silence
-from agent.core.host.rule_context import Goal, RuleContext
+from agent.core.host.readiness import missing_release
+from agent.core.host.retiring import DRAIN_POLL_S, restart, track_idle_time
+from agent.core.host.rule_context import RuleContext, SlotRole
 from agent.core.host.staging import stage, why_not_staged
 from agent.core.model.names import SlotName
-from agent.core.model.states import AdminState, Gate, SlotPhase
+from agent.core.model.states import AdminState, ReadinessGate, SlotPhase
 
 
 def serve(context: RuleContext) -> Fragment:
     """Get the release to serve into a free slot, check it, switch to it when it is staged; restart it if it died."""
-    want = context.serve
-    if want is None:
+    release = context.serve
+    if release is None:
         return NOTHING
-    slot = context.slot_with(Goal.SERVE)
+    slot = context.slot_with(SlotRole.SERVE)
     if slot is None:
-        return place(context, want)
+        return acquire_slot(context, release)
     if context.server(slot).is_ready:
         return merge(_go_on_serving(context, slot), _finish_switch(context, slot))
-    problem = why_not_staged(context, slot, want)
-    staging = stage(context, slot, want, problem)
+    problem = why_not_staged(context, slot, release)
+    staging = stage(context, slot, release, problem)
     return staging if problem is not None else merge(staging, _switch(context.after(staging), slot))
 
 
 def hold(context: RuleContext) -> Fragment:
     """Get the release to hold staged beside the one that serves; no new visitor reaches it."""
-    want = context.at.desired.hold
-    if want is None:
+    release = context.at.desired.hold
+    if release is None:
         return NOTHING
-    slot = context.slot_with(Goal.HOLD)
+    slot = context.slot_with(SlotRole.HOLD)
     if slot is None:
-        is_next = context.serve is None or Goal.SERVE in context.goals.values()
-        return place(context, want) if is_next else NOTHING
+        is_next = context.serve is None or SlotRole.SERVE in context.roles.values()
+        return acquire_slot(context, release) if is_next else NOTHING
     if context.server(slot).is_ready:
         return _go_on_serving(context, slot)
-    problem = why_not_staged(context, slot, want)
-    staging = stage(context, slot, want, problem)
+    problem = why_not_staged(context, slot, release)
+    staging = stage(context, slot, release, problem)
     return staging if problem is not None else merge(staging, _keep_warm(context, slot))
 
 
 def go_on_serving(context: RuleContext) -> Fragment:
     """Leave in traffic what serves until another release is switched to."""
     planned = NOTHING
-    for slot, goal in context.goals.items():
-        is_shown = goal in (Goal.SERVE, Goal.HOLD) or slot in context.planned.views
+    for slot, role in context.roles.items():
+        is_shown = role in (SlotRole.SERVE, SlotRole.HOLD) or slot in context.planned.views
         if context.server(slot).is_ready and not is_shown:
             planned = merge(planned, _go_on_serving(context, slot))
     return planned
@@ -55,10 +55,10 @@ def go_on_serving(context: RuleContext) -> Fragment:
 
 def _switch(context: RuleContext, slot: SlotName) -> Fragment:
     other, now = slot.other, context.now
-    if still_joins(context) is not None and context.proxy.gate is not Gate.CLOSED:
+    if missing_release(context) is not None and context.proxy.gate is not ReadinessGate.CLOSED:
         return Fragment(look_again_at=now)  # the gate goes first: the switch may make the host ready
     was_ready = context.server(other).is_ready
-    old_to = _state_after(context.goals.get(other)) if was_ready else _planned_state(context, other)
+    old_to = _state_after(context.roles.get(other)) if was_ready else _planned_state(context, other)
     views = {slot: SlotView(SlotPhase.SERVING)}
     if was_ready:
         views[other] = SlotView(SlotPhase.DRAINING, f"slot {slot} gets the new visitors")
@@ -73,10 +73,10 @@ def _switch(context: RuleContext, slot: SlotName) -> Fragment:
 def _finish_switch(context: RuleContext, slot: SlotName) -> Fragment:
     """Take the other slot out where a switch was broken off between its two halves."""
     other, now = slot.other, context.now
-    if not context.server(other).is_ready or other not in context.tenants:
+    if not context.server(other).is_ready or other not in context.occupants:
         return NOTHING
     if context.server(slot).is_serving:
-        state = SetState(other, _state_after(context.goals.get(other)), f"slot {slot} serves")
+        state = SetState(other, _state_after(context.roles.get(other)), f"slot {slot} serves")
         return Fragment(states=(state,), look_again_at=now)
     view = SlotView(SlotPhase.SERVING, f"until HAProxy calls slot {slot} up")
     return Fragment(views={other: view}, look_again_at=now + BUSY_POLL_S)
@@ -88,15 +88,15 @@ def _planned_state(context: RuleContext, slot: SlotName) -> AdminState:
     return states[-1] if states else context.server(slot).admin
 
 
-def _state_after(goal: Goal | None) -> AdminState:
+def _state_after(role: SlotRole | None) -> AdminState:
     """Return where a slot goes that has served: visitors finish, unless its release is taken back."""
-    return AdminState.DRAIN if goal in (Goal.KEEP, Goal.HOLD) else AdminState.MAINT
+    return AdminState.DRAIN if role in (SlotRole.KEEP, SlotRole.HOLD) else AdminState.MAINT
 
 
 def _go_on_serving(context: RuleContext, slot: SlotName) -> Fragment:
     server = context.server(slot)
-    if not context.tenants[slot].is_running:
-        return revive(context, slot)
+    if not context.occupants[slot].is_running:
+        return restart(context, slot)
     if server.is_serving:
         return Fragment(views={slot: SlotView(SlotPhase.SERVING)})
     view = SlotView(SlotPhase.SERVING, f"HAProxy says {server.status}, {server.check}: {server.check_detail}")
@@ -109,4 +109,4 @@ def _keep_warm(context: RuleContext, slot: SlotName) -> Fragment:
         return Fragment(views=views)
     # The fleet goes by its silence, and HAProxy sends no event.
     due = Fragment(views=views, look_again_at=context.now + DRAIN_POLL_S)
-    return merge(watch_silence(context, slot), due)
+    return merge(track_idle_time(context, slot), due)

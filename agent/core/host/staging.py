@@ -1,5 +1,5 @@
 """
-Check a tenant while no new visitor reaches it.
+Check an occupant while no new visitor reaches it.
 
 Staged means all of: healthy in our own probe for ``min_healthy_time`` without a break, its pin in the map file
 and the runtime map, in HAProxy's ``drain``, and known good there (``DRAIN`` and ``L7OK``).
@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 from agent.core.host.actions import SetState
-from agent.core.host.desired import Want
+from agent.core.host.desired import DesiredRelease
 from agent.core.host.memory import Failure
 from agent.core.host.observed import Container, ContainerState, JobKind
 from agent.core.host.plan import ProbeOrder, SlotView
 from agent.core.host.plan_builder import BUSY_POLL_S, NOTHING, Fragment, merge
-from agent.core.host.retiring import leave, revive
+from agent.core.host.retiring import drain, restart
 from agent.core.host.rule_context import RuleContext
 from agent.core.host.update_memory import with_failure
 from agent.core.model.durations import format_duration
@@ -23,7 +23,7 @@ from agent.core.model.states import AdminState, SlotPhase
 
 
 class Check(Enum):
-    """What a tenant has to pass, in this order."""
+    """What an occupant has to pass, in this order."""
 
     NO_JOB = auto()
     RUNS = auto()
@@ -34,7 +34,7 @@ class Check(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Unstaged:
-    """The first check that a tenant has not passed."""
+    """The first check that an occupant has not passed."""
 
     check: Check
     reason: str
@@ -42,21 +42,21 @@ class Unstaged:
     """Monotonic seconds: when it may have passed it."""
 
 
-def why_not_staged(context: RuleContext, slot: SlotName, want: Want) -> Unstaged | None:
-    """Return what keeps the tenant of *slot* from being staged as *want*; None: it is fit to be switched to."""
-    job, tenant = context.job(slot), context.tenants[slot]
+def why_not_staged(context: RuleContext, slot: SlotName, release: DesiredRelease) -> Unstaged | None:
+    """Return what keeps the occupant of *slot* from being staged as *want*; None: it is fit to be switched to."""
+    job, occupant = context.job(slot), context.occupants[slot]
     if job is not None:
-        return Unstaged(Check.NO_JOB, f"{job.kind} {want.reference}", context.now + BUSY_POLL_S)
-    if not tenant.is_running:
-        return Unstaged(Check.RUNS, f"container is {tenant.state}", context.now)
+        return Unstaged(Check.NO_JOB, f"{job.kind} {release.reference}", context.now + BUSY_POLL_S)
+    if not occupant.is_running:
+        return Unstaged(Check.RUNS, f"container is {occupant.state}", context.now)
     problem = None if context.slot(slot).served else _own_probe(context, slot)
-    return problem or _in_haproxy(context, slot, want)
+    return problem or _in_haproxy(context, slot, release)
 
 
-def stage(context: RuleContext, slot: SlotName, want: Want, problem: Unstaged | None) -> Fragment:
-    """Do what the tenant of *slot* needs to pass its next check; where *problem* is None, remember it as staged."""
+def stage(context: RuleContext, slot: SlotName, release: DesiredRelease, problem: Unstaged | None) -> Fragment:
+    """Do what the occupant of *slot* needs to pass its next check; where *problem* is None, remember it as staged."""
     if problem is None:
-        return merge(_let_check(context, slot, want, problem), _remember_staged(context, slot, want))
+        return merge(_let_check(context, slot, release, problem), _remember_staged(context, slot, release))
     match problem.check:
         case Check.NO_JOB:
             job = context.job(slot)
@@ -64,14 +64,14 @@ def stage(context: RuleContext, slot: SlotName, want: Want, problem: Unstaged | 
             view = SlotView(SlotPhase.STOPPING if is_stopping else SlotPhase.STARTING, problem.reason)
             return Fragment(views={slot: view}, look_again_at=problem.look_again_at)
         case Check.RUNS:
-            return _start_or_fail(context, slot, want, problem)
+            return _start_or_fail(context, slot, release, problem)
         case _:
-            return _await(context, slot, want, problem)
+            return _await(context, slot, release, problem)
 
 
 def _own_probe(context: RuleContext, slot: SlotName) -> Unstaged | None:
     """Return what keeps our own probe from calling it healthy long enough."""
-    health, known = context.at.observed.health.get(context.tenants[slot].id), context.slot(slot)
+    health, known = context.at.observed.health.get(context.occupants[slot].id), context.slot(slot)
     if health is None or not health.probed:
         return None if known.staged else Unstaged(Check.IS_PROBED, "no probe yet", context.now + BUSY_POLL_S)
     if health.healthy_for_s is None:
@@ -84,9 +84,9 @@ def _own_probe(context: RuleContext, slot: SlotName) -> Unstaged | None:
     return Unstaged(Check.IS_HEALTHY, reason, context.now + left)
 
 
-def _in_haproxy(context: RuleContext, slot: SlotName, want: Want) -> Unstaged | None:
+def _in_haproxy(context: RuleContext, slot: SlotName, release: DesiredRelease) -> Unstaged | None:
     """Return what keeps HAProxy from calling it good, and visitors of its pin from reaching it."""
-    pin, server = want.pin_for(context.tenants[slot]), context.server(slot)
+    pin, server = release.pin_for(context.occupants[slot]), context.server(slot)
     if server.admin is AdminState.MAINT:
         return Unstaged(Check.HAPROXY, "HAProxy begins to check it", context.now + BUSY_POLL_S)
     if context.proxy.pins.get(slot) != pin or not context.proxy.pins_saved:
@@ -98,87 +98,89 @@ def _in_haproxy(context: RuleContext, slot: SlotName, want: Want) -> Unstaged | 
     return None
 
 
-def _let_check(context: RuleContext, slot: SlotName, want: Want, problem: Unstaged | None) -> Fragment:
+def _let_check(context: RuleContext, slot: SlotName, release: DesiredRelease, problem: Unstaged | None) -> Fragment:
     """
     Let the agent probe it, HAProxy check it, and visitors of its pin reach it.
 
     HAProxy checks what has answered once, during ``min_healthy_time``, too: without a pin nobody reaches it.
     """
-    tenant = context.tenants[slot]
+    occupant = context.occupants[slot]
     is_healthy = problem is None or problem.check is Check.HAPROXY
-    probe = (want.spec or context.at.app.default_spec).probe
+    probe = (release.spec or context.at.app.default_spec).probe
     checks = Fragment(
-        pins={slot: want.pin_for(tenant)} if is_healthy else {},
-        probes=() if context.slot(slot).served else (ProbeOrder(tenant.id, slot, probe),),
+        pins={slot: release.pin_for(occupant)} if is_healthy else {},
+        probes=() if context.slot(slot).served else (ProbeOrder(occupant.id, slot, probe),),
     )
-    if context.server(slot).admin is not AdminState.MAINT or not (is_healthy or _answers(context, tenant)):
+    if context.server(slot).admin is not AdminState.MAINT or not (is_healthy or _answers(context, occupant)):
         return checks
-    state = SetState(slot, AdminState.DRAIN, f"HAProxy shall check {want.reference}")
-    return replace(checks, states=(state,), slots={slot: {"leave_since": None, "cut": False}})
+    state = SetState(slot, AdminState.DRAIN, f"HAProxy shall check {release.reference}")
+    return replace(checks, states=(state,), slots={slot: {"leave_since": None, "sessions_closed": False}})
 
 
-def _answers(context: RuleContext, tenant: Container) -> bool:
-    health = context.at.observed.health.get(tenant.id)
+def _answers(context: RuleContext, occupant: Container) -> bool:
+    health = context.at.observed.health.get(occupant.id)
     return health is not None and health.healthy_for_s is not None
 
 
-def _remember_staged(context: RuleContext, slot: SlotName, want: Want) -> Fragment:
+def _remember_staged(context: RuleContext, slot: SlotName, release: DesiredRelease) -> Fragment:
     failures = context.memory.failures
-    others = {key: failure for key, failure in failures.items() if key != want.key}
+    others = {key: failure for key, failure in failures.items() if key != release.key}
     return Fragment(
         views={slot: SlotView(SlotPhase.STAGED)},
-        memory={"failures": others} if want.key in failures else {},
+        memory={"failures": others} if release.key in failures else {},
         slots={slot: {"staged": True, "checking_since": None}},
     )
 
 
-def _start_or_fail(context: RuleContext, slot: SlotName, want: Want, problem: Unstaged) -> Fragment:
-    known, tenant, now = context.slot(slot), context.tenants[slot], context.now
+def _start_or_fail(context: RuleContext, slot: SlotName, release: DesiredRelease, problem: Unstaged) -> Fragment:
+    known, occupant, now = context.slot(slot), context.occupants[slot], context.now
     begun = known.checking_since
     since = now if begun is None else begun
     if known.served:
-        return merge(Fragment(slots={slot: {"checking_since": since}}), revive(context, slot))
-    if begun is not None and tenant.state in {ContainerState.EXITED, ContainerState.DEAD}:
-        detail = f" ({tenant.error})" if tenant.error else ""
-        reason = f"container exited with code {tenant.exit_code}{detail} before it was staged"
-        return _fail(context, slot, want, reason)
+        return merge(Fragment(slots={slot: {"checking_since": since}}), restart(context, slot))
+    if begun is not None and occupant.state in {ContainerState.EXITED, ContainerState.DEAD}:
+        detail = f" ({occupant.error})" if occupant.error else ""
+        reason = f"container exited with code {occupant.exit_code}{detail} before it was staged"
+        return _fail(context, slot, release, reason)
     deadline = since + context.knobs.healthy_deadline
     if begun is not None and now >= deadline:
-        detail = f": {tenant.error}" if tenant.error else ""
-        return _fail(context, slot, want, f"{problem.reason}, not running, within healthy_deadline{detail}")
+        detail = f": {occupant.error}" if occupant.error else ""
+        return _fail(context, slot, release, f"{problem.reason}, not running, within healthy_deadline{detail}")
     begins = Fragment(look_again_at=deadline, slots={slot: {"staged": False, "checking_since": since}})
-    return merge(begins, revive(context, slot))
+    return merge(begins, restart(context, slot))
 
 
-def _await(context: RuleContext, slot: SlotName, want: Want, problem: Unstaged) -> Fragment:
+def _await(context: RuleContext, slot: SlotName, release: DesiredRelease, problem: Unstaged) -> Fragment:
     """Wait for a check; fail a release that is not healthy in time, but none that visitors have reached."""
     known, now, limit_s = context.slot(slot), context.now, context.knobs.healthy_deadline
     since = known.checking_since
     if since is None or problem.check is Check.IS_PROBED:
         since = now
     begun = Fragment(look_again_at=problem.look_again_at, slots={slot: {"checking_since": since}})
-    checks = merge(_let_check(context, slot, want, problem), begun)
+    checks = merge(_let_check(context, slot, release, problem), begun)
     deadline = since + limit_s
     if known.served:
         return merge(checks, Fragment(views={slot: SlotView(SlotPhase.CHECKING, problem.reason)}))
     if now >= deadline:
         reason = f"not healthy within healthy_deadline of {format_duration(limit_s)}: {problem.reason}"
-        return _fail(context, slot, want, reason, replace(checks, states=()))
+        return _fail(context, slot, release, reason, replace(checks, states=()))
     view = SlotView(SlotPhase.CHECKING, f"{problem.reason}; at most {format_duration(deadline - now)}")
     return merge(checks, Fragment(views={slot: view}, look_again_at=deadline))
 
 
-def _fail(context: RuleContext, slot: SlotName, want: Want, reason: str, checks: Fragment = NOTHING) -> Fragment:
-    """Give up an attempt, with what its *checks* came to, and take the tenant out."""
-    failed = with_failure(context.memory, want.key, Failure(reason=reason, at=context.now))
+def _fail(
+    context: RuleContext, slot: SlotName, release: DesiredRelease, reason: str, checks: Fragment = NOTHING
+) -> Fragment:
+    """Give up an attempt, with what its *checks* came to, and take the occupant out."""
+    failed = with_failure(context.memory, release.key, Failure(reason=reason, at=context.now))
     noted = Fragment(
         pins={slot: None},
         memory={"failures": failed.failures},
-        slots={slot: {"staged": False, "checking_since": None, "failed_key": want.key}},
+        slots={slot: {"staged": False, "checking_since": None, "failed_key": release.key}},
     )
     failing = merge(checks, noted)
-    leaving = merge(failing, leave(context.after(failing), slot, reason, 0.0))
-    if context.insists_on(want):
+    leaving = merge(failing, drain(context.after(failing), slot, reason, 0.0))
+    if context.insists_on(release):
         return leaving
-    view = SlotView(SlotPhase.FAILED, f"{want.reference}: {reason}")
+    view = SlotView(SlotPhase.FAILED, f"{release.reference}: {reason}")
     return merge(leaving, Fragment(views={slot: view}))

@@ -1,6 +1,6 @@
-"""Fold what was just seen into the memory: new tenants, ended jobs, states HAProxy holds."""
+"""Fold what was just seen into the memory: new occupants, ended jobs, states HAProxy holds."""
 
-from agent.core.host.desired import AsItIs, Desired, Want
+from agent.core.host.desired import Desired, DesiredRelease, Unchanged
 from agent.core.host.memory import Failure, Memory, PulledImage, SlotMemory
 from agent.core.host.observed import Container, JobKind, JobResult, Observed, Proxy, Unavailable
 from agent.core.model.names import Digest, ImageReference, SlotName
@@ -11,38 +11,38 @@ RESTARTS_FORGIVEN_AFTER_S = 60.0
 """A container that has run this long starts its back-off anew."""
 
 
-def wants_of(desired: Desired) -> tuple[Want, ...]:
-    """Return every wish in *desired*, the served one first."""
+def desired_releases(desired: Desired) -> tuple[DesiredRelease, ...]:
+    """Return every desired release in *desired*, the served one first."""
     serve = desired.serve
-    first = serve if isinstance(serve, Want) else serve.newcomer if isinstance(serve, AsItIs) else None
-    return tuple(want for want in (first, desired.hold, desired.taken_back) if want is not None)
+    first = serve if isinstance(serve, DesiredRelease) else serve.newcomer if isinstance(serve, Unchanged) else None
+    return tuple(release for release in (first, desired.hold, desired.taken_back) if release is not None)
 
 
-def recall(memory: Memory, observed: Observed, desired: Desired, now: float) -> Memory:
+def update_memory(memory: Memory, observed: Observed, desired: Desired, now: float) -> Memory:
     """
     Return the memory with this look folded in.
 
     Idempotent, apart from the job results, which each belong to one look only.
     """
-    wants = wants_of(desired)
-    memory = _with_results(memory, observed, wants, now)
-    tenants = {} if isinstance(observed.containers, Unavailable) else tenants_of(observed.containers)
-    strangers = {slot for slot, tenant in tenants.items() if memory.slot(slot).container != tenant.id}
+    releases = desired_releases(desired)
+    memory = _with_results(memory, observed, releases, now)
+    occupants = {} if isinstance(observed.containers, Unavailable) else occupants_of(observed.containers)
+    strangers = {slot for slot, occupant in occupants.items() if memory.slot(slot).container != occupant.id}
     if not isinstance(observed.containers, Unavailable):
-        memory = _with_tenants(memory, tenants, now)
+        memory = _with_occupants(memory, occupants, now)
     if not isinstance(observed.proxy, Unavailable):
         memory = _with_states(memory, observed.proxy)
         for slot in strangers:
-            if _has_served_unseen(observed.proxy, tenants, slot):
+            if _has_served_unseen(observed.proxy, occupants, slot):
                 memory = memory.with_slot(slot, served=True, staged=True)
-    keys = {want.key for want in wants}
-    return memory.but(
+    keys = {release.key for release in releases}
+    return memory.replace(
         failures={key: failure for key, failure in memory.failures.items() if key in keys},
         resolved={key: digest for key, digest in memory.resolved.items() if key in keys},
     )
 
 
-def with_clocks_held(memory: Memory, now: float) -> Memory:
+def freeze_timers(memory: Memory, now: float) -> Memory:
     """Begin the deadlines of checks anew: nobody could look, so nobody can say that a release is not healthy."""
     for slot in SlotName:
         if memory.slot(slot).checking_since is not None:
@@ -50,37 +50,37 @@ def with_clocks_held(memory: Memory, now: float) -> Memory:
     return memory
 
 
-def tenants_of(containers: tuple[Container, ...]) -> dict[SlotName, Container]:
+def occupants_of(containers: tuple[Container, ...]) -> dict[SlotName, Container]:
     """Return the container that counts in each slot: a running one first, then the newest."""
-    ordered = sorted(containers, key=lambda container: (container.is_running, container.tenancy, container.id))
+    ordered = sorted(containers, key=lambda container: (container.is_running, container.occupancy, container.id))
     return {container.slot: container for container in ordered}
 
 
-def _with_tenants(memory: Memory, tenants: dict[SlotName, Container], now: float) -> Memory:
+def _with_occupants(memory: Memory, occupants: dict[SlotName, Container], now: float) -> Memory:
     for slot in SlotName:
-        known, tenant = memory.slot(slot), tenants.get(slot)
-        if tenant is None:
+        known, occupant = memory.slot(slot), occupants.get(slot)
+        if occupant is None:
             blank = SlotMemory(admin=known.admin, checking_since=_attempt_begun(known))
-            memory = memory.but(slots={**memory.slots, slot: blank})
+            memory = memory.replace(slots={**memory.slots, slot: blank})
             continue
-        if known.container != tenant.id:
-            fresh = SlotMemory(container=tenant.id, admin=known.admin, checking_since=_attempt_begun(known))
-            memory = memory.but(slots={**memory.slots, slot: fresh})
-        memory = _with_run(memory, tenant, now)
-    highest = max((container.tenancy for container in tenants.values()), default=0)
-    return memory.but(tenancy=max(memory.tenancy, highest))
+        if known.container != occupant.id:
+            fresh = SlotMemory(container=occupant.id, admin=known.admin, checking_since=_attempt_begun(known))
+            memory = memory.replace(slots={**memory.slots, slot: fresh})
+        memory = _with_run(memory, occupant, now)
+    highest = max((container.occupancy for container in occupants.values()), default=0)
+    return memory.replace(occupancy=max(memory.occupancy, highest))
 
 
-def _has_served_unseen(proxy: Proxy, tenants: dict[SlotName, Container], slot: SlotName) -> bool:
+def _has_served_unseen(proxy: Proxy, occupants: dict[SlotName, Container], slot: SlotName) -> bool:
     """
     Tell a release that visitors hold from a staged one when the journal is gone.
 
     Drained beside a newer one that serves, it served before that one did: a release is staged into the other slot.
     """
-    newer = tenants.get(slot.other)
+    newer = occupants.get(slot.other)
     if newer is None or proxy.servers[slot.other].admin is not AdminState.READY:
         return False
-    return proxy.servers[slot].admin is AdminState.DRAIN and tenants[slot].tenancy < newer.tenancy
+    return proxy.servers[slot].admin is AdminState.DRAIN and occupants[slot].occupancy < newer.occupancy
 
 
 def _attempt_begun(known: SlotMemory) -> float | None:
@@ -88,14 +88,14 @@ def _attempt_begun(known: SlotMemory) -> float | None:
     return known.checking_since if known.container is None else None
 
 
-def _with_run(memory: Memory, tenant: Container, now: float) -> Memory:
-    known = memory.slot(tenant.slot)
-    if not tenant.is_running:
-        return memory.with_slot(tenant.slot, running_since=None, started_at="")
-    if known.running_since is None or known.started_at != tenant.started_at:
-        return memory.with_slot(tenant.slot, running_since=now, started_at=tenant.started_at, restart_at=None)
+def _with_run(memory: Memory, occupant: Container, now: float) -> Memory:
+    known = memory.slot(occupant.slot)
+    if not occupant.is_running:
+        return memory.with_slot(occupant.slot, running_since=None, started_at="")
+    if known.running_since is None or known.started_at != occupant.started_at:
+        return memory.with_slot(occupant.slot, running_since=now, started_at=occupant.started_at, restart_at=None)
     if known.restarts and now - known.running_since >= RESTARTS_FORGIVEN_AFTER_S:
-        return memory.with_slot(tenant.slot, restarts=0)
+        return memory.with_slot(occupant.slot, restarts=0)
     return memory
 
 
@@ -113,22 +113,22 @@ def _with_states(memory: Memory, proxy: Proxy) -> Memory:
             staged=known.staged or (ready and known.container is not None),
             drain_since=None if ready else known.drain_since,
             leave_since=None if ready else known.leave_since,
-            cut=known.cut and not ready,
+            sessions_closed=known.sessions_closed and not ready,
         )
-    return memory.but(worker=proxy.worker, gate=proxy.gate)
+    return memory.replace(worker=proxy.worker, gate=proxy.gate)
 
 
-def _with_results(memory: Memory, observed: Observed, wants: tuple[Want, ...], now: float) -> Memory:
-    for want in wants:
-        digest = observed.images.get(want.reference)
-        if digest is not None and want.key not in memory.resolved:
-            memory = _resolved(memory, want.key, digest)
+def _with_results(memory: Memory, observed: Observed, releases: tuple[DesiredRelease, ...], now: float) -> Memory:
+    for release in releases:
+        digest = observed.images.get(release.reference)
+        if digest is not None and release.key not in memory.resolved:
+            memory = _resolved(memory, release.key, digest)
     for result in observed.results:
-        memory = _with_result(memory, result, wants, now)
+        memory = _with_result(memory, result, releases, now)
     return memory
 
 
-def _with_result(memory: Memory, result: JobResult, wants: tuple[Want, ...], now: float) -> Memory:
+def _with_result(memory: Memory, result: JobResult, releases: tuple[DesiredRelease, ...], now: float) -> Memory:
     match result.kind:
         case JobKind.RUN if not result.error:
             return memory.with_slot(SlotName(result.key), checking_since=now, container=None)
@@ -137,15 +137,15 @@ def _with_result(memory: Memory, result: JobResult, wants: tuple[Want, ...], now
         case JobKind.PULL if not result.error:
             return _with_pulled(memory, result)
         case JobKind.PULL:
-            for want in wants:
-                if want.reference == result.key:
-                    memory = _failed(memory, want.key, result, now)
+            for release in releases:
+                if release.reference == result.key:
+                    memory = _failed(memory, release.key, result, now)
             return memory
         case JobKind.RUN:
-            return _failed(memory, result.wish, result, now)
-        case JobKind.STOP if result.wish in memory.failures and result.lines:
-            failure = memory.failures[result.wish].but(lines=result.lines)
-            return memory.but(failures={**memory.failures, result.wish: failure})
+            return _failed(memory, result.release_key, result, now)
+        case JobKind.STOP if result.release_key in memory.failures and result.lines:
+            failure = memory.failures[result.release_key].replace(lines=result.lines)
+            return memory.replace(failures={**memory.failures, result.release_key: failure})
         case _:
             return memory
 
@@ -156,21 +156,21 @@ def _with_pulled(memory: Memory, result: JobResult) -> Memory:
     if not result.is_new_image and all(image.digest != digest for image in memory.pulled):
         return memory
     others = tuple(image for image in memory.pulled if image.digest != digest)
-    return memory.but(pulled=(*others, PulledImage(reference=ImageReference(result.key), digest=digest)))
+    return memory.replace(pulled=(*others, PulledImage(reference=ImageReference(result.key), digest=digest)))
 
 
 def _with_pruned(memory: Memory, result: JobResult, now: float) -> Memory:
     """Forget an image that was removed; try again later where Docker refused."""
     images = tuple(
-        image.but(retry_at=now + PRUNE_AGAIN_S) if image.digest == result.key and result.error else image
+        image.replace(retry_at=now + PRUNE_AGAIN_S) if image.digest == result.key and result.error else image
         for image in memory.pulled
         if result.error or image.digest != result.key
     )
-    return memory.but(pulled=images)
+    return memory.replace(pulled=images)
 
 
 def _resolved(memory: Memory, key: str, digest: Digest) -> Memory:
-    return memory.but(resolved={**memory.resolved, key: digest})
+    return memory.replace(resolved={**memory.resolved, key: digest})
 
 
 def _failed(memory: Memory, key: str, result: JobResult, now: float) -> Memory:
@@ -179,7 +179,7 @@ def _failed(memory: Memory, key: str, result: JobResult, now: float) -> Memory:
 
 
 def with_failure(memory: Memory, key: str, failure: Failure) -> Memory:
-    """Note one more failed attempt of a wish."""
+    """Note one more failed attempt of a desired release."""
     before = memory.failures.get(key)
-    counted = failure.but(attempts=(before.attempts if before else 0) + 1)
-    return memory.but(failures={**memory.failures, key: counted})
+    counted = failure.replace(attempts=(before.attempts if before else 0) + 1)
+    return memory.replace(failures={**memory.failures, key: counted})

@@ -15,8 +15,8 @@ image key missing, empty or unreadable                    its last good value; n
 
 from dataclasses import dataclass, replace
 
-from agent.core.host.desired import AsItIs, Desired, Keys, desired
-from agent.core.host.memory import Baseline, KeyMemory
+from agent.core.host.desired import Desired, Keys, Unchanged, desired
+from agent.core.host.memory import KeyMemory, LastApplied
 from agent.core.model.durations import format_duration
 from agent.core.model.errors import PermanentError
 from agent.core.model.keys import Absent, Forbidden, Invalid, KeySnapshot, Known, Outcome, Present, Reading, Unknown
@@ -41,59 +41,59 @@ class BootState:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class Validated:
     """What to want, and the baseline the next reading is judged against."""
 
     desired: Desired
-    baseline: Baseline
+    last_applied: LastApplied
 
 
-def judge(outcome: Outcome, baseline: Baseline, node: NodeName, boot: BootState) -> Judged:
+def validate(outcome: Outcome, last_applied: LastApplied, node: NodeName, boot: BootState) -> Validated:
     """Say what *node* should want after *outcome*; see the table above."""
     match outcome:
         case Known(snapshot):
-            return _judge_known(snapshot, baseline, node, boot.now_wall)
+            return _validate_known(snapshot, last_applied, node, boot.now_wall)
         case Forbidden(reason) | Unknown(reason):
-            return Judged(_without_consul(reason, baseline, node, boot), baseline)
+            return Validated(_without_consul(reason, last_applied, node, boot), last_applied)
 
 
-def _without_consul(reason: str, baseline: Baseline, node: NodeName, boot: BootState) -> Desired:
-    known = baseline.active is not None or baseline.rollout is not None
+def _without_consul(reason: str, last_applied: LastApplied, node: NodeName, boot: BootState) -> Desired:
+    known = last_applied.active is not None or last_applied.rollout is not None
     if boot.is_running or boot.confirmed:
         if not known:
-            return Desired(AsItIs(reason))
+            return Desired(Unchanged(reason))
         by = "what was last read" if boot.confirmed else "the journal"
-        return _last_good(baseline, node, (f"{reason}: going by {by}",))
+        return _last_good(last_applied, node, (f"{reason}: going by {by}",))
     if boot.waited_s < boot.boot_wait_s:
         left = format_duration(boot.boot_wait_s - boot.waited_s)
-        return Desired(AsItIs(f"{reason}: waits for Consul, at most {left} more"))
+        return Desired(Unchanged(f"{reason}: waits for Consul, at most {left} more"))
     if not known:
-        return Desired(AsItIs(f"{reason}: nothing in the journal, so the host is not ready"))
-    age = boot.now_wall - (baseline.confirmed_at_wall or 0.0)
+        return Desired(Unchanged(f"{reason}: nothing in the journal, so the host is not ready"))
+    age = boot.now_wall - (last_applied.confirmed_at_wall or 0.0)
     if not 0 <= age <= boot.journal_max_age_s:
-        return Desired(AsItIs(f"{reason}: the journal was confirmed {format_duration(max(age, 0))} ago, too long"))
-    return _last_good(baseline, node, (f"{reason}: going by the journal, confirmed {format_duration(age)} ago",))
+        return Desired(Unchanged(f"{reason}: the journal was confirmed {format_duration(max(age, 0))} ago, too long"))
+    return _last_good(last_applied, node, (f"{reason}: going by the journal, confirmed {format_duration(age)} ago",))
 
 
-def _judge_known(snapshot: KeySnapshot, baseline: Baseline, node: NodeName, now_wall: float) -> Judged:
+def _validate_known(snapshot: KeySnapshot, last_applied: LastApplied, node: NodeName, now_wall: float) -> Validated:
     try:
-        record, text, notes = _record(snapshot.rollout, baseline)
+        record, text, notes = _record(snapshot.rollout, last_applied)
     except _HeldError as exc:
-        return Judged(_held(baseline, node, str(exc)), baseline)
-    seen = _last_record(baseline)
+        return Validated(_held(last_applied, node, str(exc)), last_applied)
+    seen = _last_record(last_applied)
     if record is not None and (seen is None or record.generation > seen.generation):
-        baseline = baseline.but(active=_rebased(baseline.active), stage=_rebased(baseline.stage))
+        last_applied = last_applied.replace(active=_rebased(last_applied.active), stage=_rebased(last_applied.stage))
     keys: dict[str, KeyMemory | None] = {}
     for name, reading, last in (
-        ("active/image", snapshot.active, baseline.active),
-        ("stage/image", snapshot.stage, baseline.stage),
+        ("active/image", snapshot.active, last_applied.active),
+        ("stage/image", snapshot.stage, last_applied.stage),
     ):
         try:
             keys[name], note = _key(name, reading, last)
         except _HeldError as exc:
-            return Judged(_last_good(baseline, node, (str(exc),)), baseline)
+            return Validated(_last_good(last_applied, node, (str(exc),)), last_applied)
         notes += note
-    baseline = Baseline(
+    last_applied = LastApplied(
         active=keys["active/image"],
         stage=keys["stage/image"],
         rollout=text,
@@ -101,22 +101,24 @@ def _judge_known(snapshot: KeySnapshot, baseline: Baseline, node: NodeName, now_
     )
     by_keys = record is None or record.phase is Phase.PENDING or record.phase.is_terminal
     if keys["active/image"] is None and isinstance(snapshot.active, Invalid) and by_keys:
-        return Judged(Desired(AsItIs(f"{snapshot.active.reason}: nothing else is known to serve")), baseline)
-    return Judged(_noted(desired(_keys(baseline, record), node), notes), baseline)
+        return Validated(Desired(Unchanged(f"{snapshot.active.reason}: nothing else is known to serve")), last_applied)
+    return Validated(_noted(desired(_keys(last_applied, record), node), notes), last_applied)
 
 
 class _HeldError(Exception):
     """The state in Consul is not followed: it is older than what was acted on, or cannot be read."""
 
 
-def _record(reading: Reading, baseline: Baseline) -> tuple[RolloutRecord | None, KeyMemory | None, tuple[str, ...]]:
-    seen = _last_record(baseline)
+def _record(
+    reading: Reading, last_applied: LastApplied
+) -> tuple[RolloutRecord | None, KeyMemory | None, tuple[str, ...]]:
+    seen = _last_record(last_applied)
     match reading:
         case Absent():
             if seen is None or seen.phase.is_terminal:
-                return seen, baseline.rollout, ()
+                return seen, last_applied.rollout, ()
             note = f"the rollout record is gone though rollout {seen.generation} was {seen.phase}: it is kept"
-            return seen, baseline.rollout, (note,)
+            return seen, last_applied.rollout, (note,)
         case Invalid(reason):
             raise _HeldError(reason)
         case Present(text, index):
@@ -149,27 +151,27 @@ def _key(name: str, reading: Reading, last: KeyMemory | None) -> tuple[KeyMemory
 
 def _rebased(key: KeyMemory | None) -> KeyMemory | None:
     """Forget how high the index was: a new generation is a new beginning."""
-    return None if key is None else key.but(modify_index=0)
+    return None if key is None else key.replace(modify_index=0)
 
 
-def _last_record(baseline: Baseline) -> RolloutRecord | None:
-    return read_record(baseline.rollout.value) if baseline.rollout else None
+def _last_record(last_applied: LastApplied) -> RolloutRecord | None:
+    return read_record(last_applied.rollout.value) if last_applied.rollout else None
 
 
-def _held(baseline: Baseline, node: NodeName, reason: str) -> Desired:
-    if baseline.active is None and baseline.rollout is None:
-        return Desired(AsItIs(f"{reason}: nothing else is known to serve"))
-    return _last_good(baseline, node, (reason,))
+def _held(last_applied: LastApplied, node: NodeName, reason: str) -> Desired:
+    if last_applied.active is None and last_applied.rollout is None:
+        return Desired(Unchanged(f"{reason}: nothing else is known to serve"))
+    return _last_good(last_applied, node, (reason,))
 
 
-def _last_good(baseline: Baseline, node: NodeName, notes: tuple[str, ...]) -> Desired:
-    return _noted(desired(_keys(baseline, _last_record(baseline)), node), notes)
+def _last_good(last_applied: LastApplied, node: NodeName, notes: tuple[str, ...]) -> Desired:
+    return _noted(desired(_keys(last_applied, _last_record(last_applied)), node), notes)
 
 
-def _keys(baseline: Baseline, record: RolloutRecord | None) -> Keys:
-    index = baseline.rollout.modify_index if baseline.rollout else 0
-    return Keys(baseline.active, baseline.stage, record, index)
+def _keys(last_applied: LastApplied, record: RolloutRecord | None) -> Keys:
+    index = last_applied.rollout.modify_index if last_applied.rollout else 0
+    return Keys(last_applied.active, last_applied.stage, record, index)
 
 
-def _noted(wish: Desired, notes: tuple[str, ...]) -> Desired:
-    return replace(wish, notes=wish.notes + notes)
+def _noted(followed: Desired, notes: tuple[str, ...]) -> Desired:
+    return replace(followed, notes=followed.notes + notes)

@@ -11,7 +11,7 @@ from agent.core.model.names import AppName, SlotName, parse_app
 from agent.core.model.spec import RunSpec
 
 
-class Knobs(StrictDocument):
+class DeployTimings(StrictDocument):
     """Times and counts of a deploy on one host (design.md, section 5); all durations in seconds inside."""
 
     image_pull_timeout: Annotated[Duration, Field(gt=0)] = 300.0
@@ -75,7 +75,7 @@ class App(StrictDocument):
     """Name of the pinning cookie."""
     default_spec: RunSpec = RunSpec()
     """Run spec of a release that is set by hand."""
-    knobs: Knobs = Knobs()
+    knobs: DeployTimings = DeployTimings()
     """Times and counts of a deploy."""
 
     @model_validator(mode="after")

@@ -86,7 +86,7 @@ def parse_node(text: str) -> NodeName:
     return NodeName(text)
 
 
-def told_apart(reference: ImageReference) -> str:
+def unambiguous_reference(reference: ImageReference) -> str:
     """Return as much of *reference* as a person needs: a digest is left out beside a tag, else cut to 12 digits."""
     name, _, digest = reference.partition("@")
     return name if ":" in name.rpartition("/")[2] or not digest else f"{name}@{digest[:19]}"

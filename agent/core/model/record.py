@@ -69,7 +69,7 @@ class RolloutRecord(TolerantDocument):
     source: RecordedRelease | None = None
     target: RecordedRelease | None = None
     threshold: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] = "0" * 64
-    """Nodes whose :func:`order_of` is not above it are in the step."""
+    """Nodes whose :func:`node_hash` is not above it are in the step."""
 
     @property
     def version(self) -> tuple[int, int]:
@@ -87,7 +87,7 @@ class RolloutRecord(TolerantDocument):
             case _:
                 return None
 
-    def left(self, image: str) -> RecordedRelease | None:
+    def release_for_image(self, image: str) -> RecordedRelease | None:
         """
         Return the release that this finished rollout associates with *image*.
 
@@ -103,10 +103,10 @@ class RolloutRecord(TolerantDocument):
 
     def includes(self, node: NodeName) -> bool:
         """Whether *node* is among the step's hosts."""
-        return order_of(self.generation, node) <= self.threshold
+        return node_hash(self.generation, node) <= self.threshold
 
 
-def order_of(generation: int, node: NodeName) -> str:
+def node_hash(generation: int, node: NodeName) -> str:
     """Return the node's place in this rollout's order: 64 hex digits of sha256 over generation and node."""
     return hashlib.sha256(f"{generation}.{node}".encode()).hexdigest()
 

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from agent.core.model.documents import TolerantDocument
 from agent.core.model.names import SlotName
-from agent.core.model.states import AdminState, Gate, SlotPhase
+from agent.core.model.states import AdminState, ReadinessGate, SlotPhase
 
 REPORT_VERSION = 1
 
@@ -77,7 +77,7 @@ class NodeReport(TolerantDocument):
     """Whether the host tells load balancers that it is ready."""
     is_leaving: bool = False
     """The host was taken out of traffic on purpose."""
-    gate: Gate | None = None
+    gate: ReadinessGate | None = None
     old_workers: int | None = None
     wants: str = ""
     holds: str = ""

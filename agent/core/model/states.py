@@ -11,7 +11,7 @@ class AdminState(StrEnum):
     MAINT = "maint"
 
 
-class Gate(StrEnum):
+class ReadinessGate(StrEnum):
     """What a host tells its load balancer, and whether the holding page may answer."""
 
     OPEN = "open"

@@ -14,7 +14,7 @@ from agent.core.model.keys import Invalid, KeySnapshot, Present
 from agent.core.model.names import ImageReference
 from agent.core.model.record import Phase
 from agent.core.rollout.change import Change, Mirror
-from agent.core.rollout.commands import Signature
+from agent.core.rollout.commands import CommandAuthor
 from agent.core.rollout.decision import REASON_MAX_CHARS, Decision
 
 
@@ -24,7 +24,7 @@ class _Seen(TolerantDocument):
     generation: int = 0
 
 
-def adopt(keys: KeySnapshot, reports: Iterable[str], by: Signature) -> Change:
+def adopt(keys: KeySnapshot, reports: Iterable[str], by: CommandAuthor) -> Change:
     """
     Accept the present ``active/image``.
 

@@ -41,7 +41,7 @@ from agent.core.rollout.phases_forward import (
     start_or_wait,
     switch_or_wait,
 )
-from agent.core.rollout.transition import Turn, Waiting, in_words
+from agent.core.rollout.transition import TransitionContext, Waiting, join_reasons
 
 LOOK_AGAIN_S = 5.0
 """A rollout is looked at this often though nothing was reported: hosts get lost silently."""
@@ -50,7 +50,7 @@ CLOCKS_AGREE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Next:
+class Transition:
     """What to write now, if anything, and what is waited for."""
 
     change: Change | None = None
@@ -60,16 +60,16 @@ class Next:
     """Only a consistent reading is missing: read again so, and ask again."""
 
 
-def advance(record: Decision, fleet: Fleet, now: float) -> Next:
+def advance(record: Decision, fleet: Fleet, now: float) -> Transition:
     """Return the next change of *record*, or what it waits for, by the table above; *now* in Unix seconds."""
     if record.phase.is_terminal:
-        return Next()
-    turn = Turn(record, fleet, now)
-    found = _went_back(turn) or _enter(turn) or _pause(turn) or _STEPS[record.phase](turn)
+        return Transition()
+    context = TransitionContext(record, fleet, now)
+    found = _went_back(context) or _enter(context) or _pause(context) or _STEPS[record.phase](context)
     if isinstance(found, Change):
-        return Next(found)
+        return Transition(found)
     ends = (wait.until for wait in found.waits if wait.until is not None and wait.until > now)
-    return Next(None, found.waits, min([now + LOOK_AGAIN_S, *ends]), found.needs_consistent)
+    return Transition(None, found.waits, min([now + LOOK_AGAIN_S, *ends]), found.needs_consistent)
 
 
 _STEPS = {
@@ -86,7 +86,7 @@ _STEPS = {
 }
 
 
-def _went_back(turn: Turn) -> Waiting | None:
+def _went_back(context: TransitionContext) -> Waiting | None:
     """
     Wait where live hosts have acted on a later version than the record: a snapshot of Consul was restored.
 
@@ -94,13 +94,13 @@ def _went_back(turn: Turn) -> Waiting | None:
     """
     ahead = tuple(
         host.node
-        for host in turn.fleet
-        if host.now is not None and (host.now.generation, host.now.seq) > turn.record.version
+        for host in context.fleet
+        if host.now is not None and (host.now.generation, host.now.seq) > context.record.version
     )
     if not ahead:
         return None
     return Waiting(
-        (Wait(f"the record went back: {in_words(ahead)} acted on a later one; `tidegate adopt` accepts it"),)
+        (Wait(f"the record went back: {join_reasons(ahead)} acted on a later one; `tidegate adopt` accepts it"),)
     )
 
 
@@ -109,30 +109,30 @@ def _is_held(record: Decision) -> bool:
     return record.flags.paused and not record.flags.aborted and record.phase not in GOING_BACK
 
 
-def _enter(turn: Turn) -> Change | None:
+def _enter(context: TransitionContext) -> Change | None:
     """Set the deadlines of a record that a command wrote, or a coordinator whose clock was ahead."""
-    record, now = turn.record, turn.now
+    record, now = context.record, context.now
     if record.since is None:
-        return turn.stays("taken up", record.why, since=now, deadline=now + record.strategy.free_slot_wait_s)
+        return context.stays("taken up", record.why, since=now, deadline=now + record.strategy.free_slot_wait_s)
     ahead = record.since - now
     if ahead <= CLOCKS_AGREE_S:
         return None
     why = f"the clock of the coordinator before was {format_duration(ahead)} ahead of this one's"
-    return turn.stays("deadline stamped anew", why, **_shifted(record, -ahead))
+    return context.stays("deadline stamped anew", why, **_shifted(record, -ahead))
 
 
-def _pause(turn: Turn) -> Change | Waiting | None:
+def _pause(context: TransitionContext) -> Change | Waiting | None:
     """Hold a paused rollout; when it goes on, move its deadlines by the length of the pause."""
-    record = turn.record
+    record = context.record
     if _is_held(record) and record.paused_at is None:
-        return turn.stays("pause noticed", record.flags.note, paused_at=turn.now)
+        return context.stays("pause noticed", record.flags.note, paused_at=context.now)
     if _is_held(record):
         return Waiting((Wait(f"paused: {record.flags.note}" if record.flags.note else "paused"),))
     if record.paused_at is None or record.flags.aborted:
         return None
-    length = max(0.0, turn.now - record.paused_at)
+    length = max(0.0, context.now - record.paused_at)
     why = f"paused for {format_duration(length)}"
-    return turn.stays("deadline shifted by the pause", why, **_shifted(record, length) | {"paused_at": None})
+    return context.stays("deadline shifted by the pause", why, **_shifted(record, length) | {"paused_at": None})
 
 
 def _shifted(record: Decision, by_s: float) -> dict[str, object]:

@@ -51,7 +51,7 @@ def unseen(host: Host, lost_after_s: float) -> str | None:
     return "its agent has not reported yet" if host.now is None else None
 
 
-def not_free(host: Host, target: RecordedRelease | None, strategy: Strategy) -> str | None:
+def why_not_free(host: Host, target: RecordedRelease | None, strategy: Strategy) -> str | None:
     """Say why a host has no slot for *target* (None: not known yet); one that holds the same release unused has."""
     if (missing := unseen(host, strategy.lost_after)) is not None:
         return missing
@@ -67,10 +67,10 @@ def not_free(host: Host, target: RecordedRelease | None, strategy: Strategy) -> 
     if busy is None:
         return "no slot is free"
     name, slot = busy
-    return f"slot {name} busy: {_words(slot)}"
+    return f"slot {name} busy: {_slot_text(slot)}"
 
 
-def not_staged(host: Host, record: Decision) -> str | None:
+def why_not_staged(host: Host, record: Decision) -> str | None:
     """Say why a host is not staged for this generation."""
     if (missing := unseen(host, record.strategy.lost_after)) is not None:
         return missing
@@ -81,15 +81,15 @@ def not_staged(host: Host, record: Decision) -> str | None:
         return other
     held = host.slot_of(target)
     if held is None:
-        return _busy_words(report)
+        return _busy_text(report)
     slot = held[1]
     if not slot.is_staged:
-        return _words(slot)
+        return _slot_text(slot)
     digest = target.image.partition("@")[2]
     return None if slot.digest == digest else f"runs digest {slot.digest[:19]}, wanted {digest[:19]}"
 
 
-def not_switched(host: Host, record: Decision) -> str | None:
+def why_not_switched(host: Host, record: Decision) -> str | None:
     """Say why a host does not give its new visitors the target."""
     if (missing := unseen(host, record.strategy.lost_after)) is not None:
         return missing
@@ -100,7 +100,7 @@ def not_switched(host: Host, record: Decision) -> str | None:
     return f"has not switched: {host.now.summary}"
 
 
-def not_back(host: Host, record: Decision) -> str | None:
+def why_not_back(host: Host, record: Decision) -> str | None:
     """Say why a host does not give all visitors the source again."""
     if (missing := unseen(host, record.strategy.lost_after)) is not None:
         return missing
@@ -120,7 +120,7 @@ def still_holds(host: Host, record: Decision, release: RecordedRelease | None) -
     report = host.now
     assert report is not None
     if (held := host.slot_of(release)) is not None:
-        return f"slot {held[0]} {_words(held[1])}"
+        return f"slot {held[0]} {_slot_text(held[1])}"
     return _not_read(report, record)
 
 
@@ -180,12 +180,12 @@ def _not_read(report: NodeReport, record: Decision) -> str | None:
     return behind if report.generation < record.generation else None
 
 
-def _words(slot: SlotReport) -> str:
+def _slot_text(slot: SlotReport) -> str:
     return f"{slot.phase}: {slot.reason}" if slot.reason else slot.phase
 
 
-def _busy_words(report: NodeReport) -> str:
+def _busy_text(report: NodeReport) -> str:
     """Say what a host does that has no container of the target yet."""
-    words = [slot.reason for slot in report.slots.values() if slot.state is not AdminState.READY and slot.reason]
-    words += [known.reason for known in report.failures.values()]
-    return "; ".join(words) or "; ".join(report.notes) or report.summary
+    texts = [slot.reason for slot in report.slots.values() if slot.state is not AdminState.READY and slot.reason]
+    texts += [known.reason for known in report.failures.values()]
+    return "; ".join(texts) or "; ".join(report.notes) or report.summary

@@ -82,7 +82,7 @@ def mirror_of(release: RecordedRelease) -> Mirror:
 
 def signed(change: Change, epoch: int) -> Change:
     """Return *change* as written by the holder of *epoch*."""
-    return replace(change, record=change.record.but(epoch=epoch))
+    return replace(change, record=change.record.replace(epoch=epoch))
 
 
 def writes_of(app: AppName, change: Change, indexes: Indexes, *, by: str, now: float) -> tuple[Write, ...]:

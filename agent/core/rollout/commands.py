@@ -47,7 +47,7 @@ class InProgressError(PermanentError):
 
 
 @dataclass(frozen=True, slots=True)
-class Signature:
+class CommandAuthor:
     """Who commands, why, and when."""
 
     author: str
@@ -62,7 +62,7 @@ class Signature:
 
 
 def deploy(
-    keys: KeySnapshot, reports: Iterable[NodeReport], request: Request, strategy: Strategy, by: Signature
+    keys: KeySnapshot, reports: Iterable[NodeReport], request: Request, strategy: Strategy, by: CommandAuthor
 ) -> Change:
     """
     Begin a rollout to what *request* names.
@@ -117,7 +117,7 @@ def current(keys: KeySnapshot) -> Decision | None:
             raise PermanentError(unreadable.reason)
 
 
-def promote(keys: KeySnapshot, by: Signature) -> Change:
+def promote(keys: KeySnapshot, by: CommandAuthor) -> Change:
     """
     Let the rest of the fleet follow the canary, or a staged fleet switch.
 
@@ -135,7 +135,7 @@ def promote(keys: KeySnapshot, by: Signature) -> Change:
     return _flagged(record, "promote", by, promoted=True)
 
 
-def abort(keys: KeySnapshot, by: Signature) -> Change:
+def abort(keys: KeySnapshot, by: CommandAuthor) -> Change:
     """
     End a rollout before the commit.
 
@@ -154,7 +154,7 @@ def abort(keys: KeySnapshot, by: Signature) -> Change:
     return _flagged(record, "abort", by, aborted=True)
 
 
-def roll_back(keys: KeySnapshot, by: Signature) -> Change:
+def roll_back(keys: KeySnapshot, by: CommandAuthor) -> Change:
     """
     Take back the rollout in progress, after its commit.
 
@@ -170,7 +170,7 @@ def roll_back(keys: KeySnapshot, by: Signature) -> Change:
     return _flagged(record, "rollback", by, aborted=True)
 
 
-def pause(keys: KeySnapshot, by: Signature) -> Change:
+def pause(keys: KeySnapshot, by: CommandAuthor) -> Change:
     """Let nothing advance but an abort or a rollback. Raises as the others."""
     record = _not_going_back(keys, "pause")
     if record.flags.paused:
@@ -178,7 +178,7 @@ def pause(keys: KeySnapshot, by: Signature) -> Change:
     return _flagged(record, "pause", by, paused=True)
 
 
-def resume(keys: KeySnapshot, by: Signature) -> Change:
+def resume(keys: KeySnapshot, by: CommandAuthor) -> Change:
     """Go on after a pause; deadlines are shifted by its length. Raises as the others."""
     record = _not_going_back(keys, "resume")
     if not record.flags.paused:
@@ -199,7 +199,7 @@ def previous_of(keys: KeySnapshot) -> RecordedRelease:
     return record.source
 
 
-def foreign_edits(record: Decision, keys: KeySnapshot) -> tuple[str, ...]:
+def manual_edits(record: Decision, keys: KeySnapshot) -> tuple[str, ...]:
     """Say which mirrors somebody changed in mid-rollout: they are ignored."""
     notes = []
     expected = mirrors_in(record)
@@ -255,9 +255,9 @@ def _refuse_retiring(record: Decision) -> None:
         )
 
 
-def _flagged(record: Decision, command: str, by: Signature, **flags: bool) -> Change:
+def _flagged(record: Decision, command: str, by: CommandAuthor, **flags: bool) -> Change:
     changed = Flags(**{**dict(record.flags), **flags, "note": by.note})
-    return Change(record.but(seq=record.seq + 1, flags=changed), command, was=record.phase, why=by.note)
+    return Change(record.replace(seq=record.seq + 1, flags=changed), command, was=record.phase, why=by.note)
 
 
 def _refuse_by_hand(keys: KeySnapshot, before: Decision | None) -> None:
@@ -284,7 +284,7 @@ def _standing(before: Decision | None, keys: KeySnapshot) -> RecordedRelease | N
         return None
     if isinstance(keys.active, Absent):
         return before.final
-    return before.left(keys.active.value)
+    return before.release_for_image(keys.active.value)
 
 
 def _image(record: Decision) -> str:

@@ -76,7 +76,7 @@ class Decision(RolloutRecord):
         return self.phase in BEFORE_COMMIT
 
     @property
-    def is_needless(self) -> bool:
+    def is_noop(self) -> bool:
         """Whether it ended because its target is what served already."""
         both = self.source is not None and self.target is not None
         return self.phase is Phase.ABORTED and both and self.source.release == self.target.release  # type: ignore[union-attr]
@@ -86,7 +86,7 @@ class Decision(RolloutRecord):
         """Whether the step under way takes in every host."""
         return self.step >= len(self.strategy.all_steps) - 1
 
-    def but(self, **changes: object) -> Self:
+    def replace(self, **changes: object) -> Self:
         """Return a copy with *changes*, checked."""
         return type(self).model_validate({**dict(self), **changes})
 

@@ -14,7 +14,7 @@ from agent.core.rollout.fleet import Host
 
 
 @dataclass(frozen=True, slots=True)
-class Sightings:
+class Liveness:
     """Times at which something was first seen, by host; monotonic seconds of the watcher."""
 
     gone: Mapping[NodeName, float] = field(default_factory=dict)
@@ -22,9 +22,9 @@ class Sightings:
     """By host and release: what was wrong with the release before does not count."""
 
 
-def sight(
-    before: Sightings, live: Mapping[NodeName, str], reports: Mapping[NodeName, NodeReport], now: float
-) -> tuple[Sightings, dict[NodeName, Host]]:
+def track_liveness(
+    before: Liveness, live: Mapping[NodeName, str], reports: Mapping[NodeName, NodeReport], now: float
+) -> tuple[Liveness, dict[NodeName, Host]]:
     """
     Put catalog and reports together.
 
@@ -52,4 +52,4 @@ def sight(
         if (serving := host.serving) is not None and not serving.is_up:
             since = unwell[node, serving.release] = before.unwell.get((node, serving.release), now)
             hosts[node] = replace(host, unwell_s=now - since)
-    return Sightings(gone, unwell), hosts
+    return Liveness(gone, unwell), hosts

@@ -4,122 +4,124 @@ from dataclasses import replace
 
 from agent.core.model.durations import format_duration
 from agent.core.model.record import Phase, RecordedRelease
-from agent.core.rollout.barrier import NodeFailure, Wait, cannot_go_back, not_back, still_holds, still_uses
+from agent.core.rollout.barrier import NodeFailure, Wait, cannot_go_back, still_holds, still_uses, why_not_back
 from agent.core.rollout.change import Change
 from agent.core.rollout.fleet import Host
-from agent.core.rollout.transition import Turn, Waiting, ended, in_words, with_mirrors
+from agent.core.rollout.transition import TransitionContext, Waiting, ended, join_reasons, with_mirrors
 
 
-def bake_or_wait(turn: Turn) -> Change | Waiting:
+def bake_or_wait(context: TransitionContext) -> Change | Waiting:
     """Keep the source warm through the bake, then until nobody in the fleet uses it, or ``drain_timeout``."""
-    record = turn.record
+    record = context.record
     if record.flags.aborted:
-        return begin_rollback(turn, record.flags.note or "rolled back")
-    if failures := turn.failures(turn.concerned):
-        return begin_rollback(turn, in_words(failures), failures)
-    if turn.is_late:
-        return turn.enters(Phase.RETIRING, "retiring began", "drain_timeout is over")
-    waits = _baking(turn)
+        return begin_rollback(context, record.flags.note or "rolled back")
+    if failures := context.failures(context.participants):
+        return begin_rollback(context, join_reasons(failures), failures)
+    if context.is_late:
+        return context.enters(Phase.RETIRING, "retiring began", "drain_timeout is over")
+    waits = _baking(context)
     if waits:
         return Waiting(waits)
     idle = format_duration(record.strategy.drain_idle)
-    return turn.enters(Phase.RETIRING, "retiring began", f"nobody has used the source for {idle}")
+    return context.enters(Phase.RETIRING, "retiring began", f"nobody has used the source for {idle}")
 
 
-def _baking(turn: Turn) -> tuple[Wait, ...]:
-    record, visited = turn.record, turn.visited
+def _baking(context: TransitionContext) -> tuple[Wait, ...]:
+    record, serving = context.record, context.serving
     assert record.since is not None
     waits = [
         Wait(f"source in use: {use}", host.node, record.deadline)
-        for host in visited
+        for host in serving
         if (use := still_uses(host, record)) is not None
     ]
-    if not visited:
+    if not serving:
         waits = [Wait("no host is seen that could tell who uses the source", until=record.deadline)]
     bake_end = record.since + record.strategy.bake_time
-    bake_left = bake_end - turn.now
+    bake_left = bake_end - context.now
     if bake_left > 0:
         left = format_duration(bake_left)
         return (Wait(f"bakes: the way back stays warm for {left} more", until=bake_end), *waits)
     return tuple(waits)
 
 
-def retire_or_wait(turn: Turn) -> Change | Waiting:
+def retire_or_wait(context: TransitionContext) -> Change | Waiting:
     """End when the source is gone everywhere; what is left at the deadline is listed."""
-    waits = _holding(turn, turn.record.source)
-    if waits and not turn.is_late:
+    waits = _holding(context, context.record.source)
+    if waits and not context.is_late:
         return Waiting(waits)
-    rest = f"left behind at progress_deadline: {in_words(waits)}" if waits else "done"
-    return ended(turn, Phase.SUCCESSFUL, "ended successfully", rest)
+    rest = f"left behind at progress_deadline: {join_reasons(waits)}" if waits else "done"
+    return ended(context, Phase.SUCCESSFUL, "ended successfully", rest)
 
 
-def begin_abort(turn: Turn, why: str, failures: tuple[NodeFailure, ...] = ()) -> Change:
+def begin_abort(context: TransitionContext, why: str, failures: tuple[NodeFailure, ...] = ()) -> Change:
     """Take the target out everywhere; no visitor has seen it."""
-    return _with_lines(turn.enters(Phase.ABORTING, "abort began", why), failures)
+    return _with_lines(context.enters(Phase.ABORTING, "abort began", why), failures)
 
 
-def begin_rollback(turn: Turn, why: str, failures: tuple[NodeFailure, ...] = ()) -> Change:
+def begin_rollback(context: TransitionContext, why: str, failures: tuple[NodeFailure, ...] = ()) -> Change:
     """Send everybody back to the source; without one a person has to decide."""
-    if turn.record.source is None:
+    if context.record.source is None:
         change = ended(
-            turn, Phase.ROLLBACK_FAILED, "rollback is impossible", f"{why}; there is no release to go back to"
+            context, Phase.ROLLBACK_FAILED, "rollback is impossible", f"{why}; there is no release to go back to"
         )
-        return _with_lines(with_mirrors(change, active=turn.record.target), failures)
-    change = turn.enters(Phase.ROLLING_BACK, "rollback began", why)
-    return _with_lines(with_mirrors(change, active=turn.record.source), failures)
+        return _with_lines(with_mirrors(change, active=context.record.target), failures)
+    change = context.enters(Phase.ROLLING_BACK, "rollback began", why)
+    return _with_lines(with_mirrors(change, active=context.record.source), failures)
 
 
-def abort_or_wait(turn: Turn) -> Change | Waiting:
+def abort_or_wait(context: TransitionContext) -> Change | Waiting:
     """End when the target is gone everywhere, or at the deadline."""
-    waits = _holding(turn, turn.record.target)
-    if waits and not turn.is_late:
+    waits = _holding(context, context.record.target)
+    if waits and not context.is_late:
         return Waiting(waits)
-    rest = f"; left behind: {in_words(waits)}" if waits else ""
-    return ended(turn, Phase.ABORTED, "aborted", turn.record.why + rest)
+    rest = f"; left behind: {join_reasons(waits)}" if waits else ""
+    return ended(context, Phase.ABORTED, "aborted", context.record.why + rest)
 
 
-def go_back_or_wait(turn: Turn) -> Change | Waiting:
+def go_back_or_wait(context: TransitionContext) -> Change | Waiting:
     """End when the source serves everywhere; where a live host cannot, a person has to decide."""
-    record = turn.record
-    hosts = _holders(turn, record.target)
+    record = context.record
+    hosts = _holders(context, record.target)
     stuck = tuple(failure for host in hosts if (failure := cannot_go_back(host, record)) is not None)
-    waits = _going_back(turn, hosts)
-    if waits and not turn.is_late:
+    waits = _going_back(context, hosts)
+    if waits and not context.is_late:
         return Waiting(waits)
     if not stuck and (not waits or not hosts):
-        rest = f"; {in_words(waits)}" if waits else ""
-        return ended(turn, Phase.ROLLED_BACK, "rolled back", record.why + rest)
-    why = f"{record.why}; not back: {in_words((*stuck, *waits))}"
-    return _with_lines(ended(turn, Phase.ROLLBACK_FAILED, "rollback failed", why), stuck)
+        rest = f"; {join_reasons(waits)}" if waits else ""
+        return ended(context, Phase.ROLLED_BACK, "rolled back", record.why + rest)
+    why = f"{record.why}; not back: {join_reasons((*stuck, *waits))}"
+    return _with_lines(ended(context, Phase.ROLLBACK_FAILED, "rollback failed", why), stuck)
 
 
-def _going_back(turn: Turn, hosts: tuple[Host, ...]) -> tuple[Wait, ...]:
+def _going_back(context: TransitionContext, hosts: tuple[Host, ...]) -> tuple[Wait, ...]:
     """Return which of *hosts* do not serve the source yet, without those that cannot."""
-    record, lost = turn.record, turn.lost
+    record, lost = context.record, context.lost
     if not hosts and lost:
-        names = in_words(tuple(host.node for host in lost))
+        names = join_reasons(tuple(host.node for host in lost))
         return (Wait(f"no host is seen: {names} lost", until=record.deadline),)
     coming = (host for host in hosts if cannot_go_back(host, record) is None)
     return tuple(
-        Wait(reason, host.node, record.deadline) for host in coming if (reason := not_back(host, record)) is not None
+        Wait(reason, host.node, record.deadline)
+        for host in coming
+        if (reason := why_not_back(host, record)) is not None
     )
 
 
-def _holding(turn: Turn, release: RecordedRelease | None) -> tuple[Wait, ...]:
+def _holding(context: TransitionContext, release: RecordedRelease | None) -> tuple[Wait, ...]:
     """Return the hosts that still have *release*, as waits."""
-    record = turn.record
+    record = context.record
     return tuple(
         Wait(reason, host.node, record.deadline)
-        for host in _holders(turn, release)
+        for host in _holders(context, release)
         if (reason := still_holds(host, record, release)) is not None
     )
 
 
-def _holders(turn: Turn, release: RecordedRelease | None) -> tuple[Host, ...]:
+def _holders(context: TransitionContext, release: RecordedRelease | None) -> tuple[Host, ...]:
     """Return members that are not lost, and those of the joined that have *release*."""
     if release is None:
         return ()
-    return (*turn.concerned, *(host for host in turn.joined if host.slot_of(release) is not None))
+    return (*context.participants, *(host for host in context.joined if host.slot_of(release) is not None))
 
 
 def _with_lines(change: Change, failures: tuple[NodeFailure, ...]) -> Change:

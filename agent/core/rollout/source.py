@@ -10,7 +10,7 @@ from agent.core.model.record import RecordedRelease
 from agent.core.model.report import SlotReport
 from agent.core.rollout.decision import Decision
 from agent.core.rollout.fleet import Fleet
-from agent.core.rollout.transition import in_words
+from agent.core.rollout.transition import join_reasons
 
 
 class UnclearSourceError(Exception):
@@ -66,4 +66,4 @@ def _by_hand(slots: Iterable[SlotReport]) -> RecordedRelease:
 
 
 def _differences(served: dict[NodeName, SlotReport]) -> str:
-    return in_words(tuple(f"{node} serves {slot.image} ({slot.release})" for node, slot in sorted(served.items())))
+    return join_reasons(tuple(f"{node} serves {slot.image} ({slot.release})" for node, slot in sorted(served.items())))

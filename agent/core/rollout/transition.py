@@ -23,7 +23,7 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class TransitionContext:
     """What a phase reads: the record, the fleet and the time."""
 
     record: Decision
@@ -47,7 +47,7 @@ class Turn:
         return host.gone_s is not None and host.gone_s >= self.record.strategy.lost_after
 
     @property
-    def concerned(self) -> tuple[Host, ...]:
+    def participants(self) -> tuple[Host, ...]:
         """Members that are neither lost nor leaving; the live joiners come from :attr:`joined`."""
         members = (self.fleet.member(node) for node in self.fleet.members)
         return tuple(host for host in members if not self.is_lost(host) and not host.is_leaving)
@@ -59,7 +59,7 @@ class Turn:
         return tuple(host for host in self.fleet.present if host.node not in members)
 
     @property
-    def missed(self) -> tuple[Host, ...]:
+    def briefly_gone(self) -> tuple[Host, ...]:
         """
         Hosts whose agents went a moment ago, and which were ready then.
 
@@ -70,7 +70,7 @@ class Turn:
         return tuple(host for host in near if host.report is not None and host.report.is_ready)
 
     @property
-    def visited(self) -> tuple[Host, ...]:
+    def serving(self) -> tuple[Host, ...]:
         """Hosts that visitors may be on: all but those lost or gone, also while they are leaving."""
         hosts = {host.node: host for host in self.fleet} | {
             node: self.fleet.member(node) for node in self.fleet.members
@@ -95,7 +95,7 @@ class Turn:
 
     def stays(self, what: str, why: str, **changes: object) -> Change:
         """Change the record within its phase."""
-        record = self.record.but(seq=self.record.seq + 1, **changes)
+        record = self.record.replace(seq=self.record.seq + 1, **changes)
         return Change(record, what, was=self.record.phase, why=why)
 
     def enters(self, phase: Phase, what: str, why: str, **changes: object) -> Change:
@@ -109,7 +109,7 @@ class Turn:
             "paused_at": None,
             "flags": self.record.flags.model_copy(update={"promoted": False, "paused": False}),
         }
-        return Change(self.record.but(**(common | changes)), what, was=self.record.phase)
+        return Change(self.record.replace(**(common | changes)), what, was=self.record.phase)
 
     def _deadline(self, phase: Phase) -> float | None:
         strategy = self.record.strategy
@@ -126,11 +126,11 @@ class Turn:
                 return self.now + strategy.progress_deadline
 
 
-def ended(turn: Turn, phase: Phase, what: str, why: str, **changes: object) -> Change:
+def ended(context: TransitionContext, phase: Phase, what: str, why: str, **changes: object) -> Change:
     """End the rollout: both mirrors become what is left (none for a failed rollback or without a source)."""
-    change = turn.enters(phase, what, why, **changes)
+    change = context.enters(phase, what, why, **changes)
     final = change.record.final
-    if final is None or turn.record.phase is Phase.PENDING:
+    if final is None or context.record.phase is Phase.PENDING:
         return change
     return with_mirrors(change, active=final, stage=final)
 
@@ -146,7 +146,7 @@ def with_mirrors(
     )
 
 
-def in_words(items: tuple[object, ...]) -> str:
+def join_reasons(items: tuple[object, ...]) -> str:
     """List a few things for a reason."""
     shown = "; ".join(str(item) for item in items[:NAMES_MAX])
     more = len(items) - NAMES_MAX

@@ -24,7 +24,7 @@ from agent.provision.aws import certificates, parameter_store
 from agent.provision.aws.consul_server import ConsulServer
 from agent.provision.aws.files import File, Machine, ServerSecrets, WebSecrets, server_files, web_files
 from agent.provision.aws.instance import complete_hook, signal_stack
-from agent.provision.aws.parameter_store import Vault
+from agent.provision.aws.parameter_store import ParameterStore
 from infra.aws import Aws
 from infra.dns_records import Server, Zone
 from infra.errors import InfraError
@@ -81,7 +81,7 @@ class Boot:
     """The boot of one machine."""
 
     machine: Machine
-    vault: Vault
+    parameter_store: ParameterStore
     aws: Aws
     ec2: Ec2
     host: Host
@@ -97,7 +97,7 @@ class Boot:
             InfraError: AWS refuses or does not answer in time; the machine may boot again.
             TidegateError: the same of Consul and systemd.
         """
-        settings = self.vault.settings()
+        settings = self.parameter_store.settings()
         if self.machine.role == "web":
             self._web(settings)
         else:
@@ -110,7 +110,7 @@ class Boot:
             parameter_store.WEB_AGENT_TOKEN,
             parameter_store.NODE_TOKEN,
         )
-        found = [self.vault.wait(name, deadline_s=SECRETS_DEADLINE_S) for name in wanted]
+        found = [self.parameter_store.wait(name, deadline_s=SECRETS_DEADLINE_S) for name in wanted]
         self.say("the secrets are there")
         self.host.install(web_files(self.machine, settings, WebSecrets(*found)))
         # Whether it serves is the agent's to say: it ends the launch hook, and signals the stack.
@@ -119,13 +119,13 @@ class Boot:
 
     async def _server(self, settings: Mapping[str, Any]) -> None:
         bundle = certificates.Bundle.unpack(
-            self.vault.claim(parameter_store.CERTIFICATE, lambda: self.make_bundle().pack())
+            self.parameter_store.claim(parameter_store.CERTIFICATE, lambda: self.make_bundle().pack())
         )
         secrets = ServerSecrets(
-            gossip_key=self.vault.claim(parameter_store.GOSSIP_KEY, parameter_store.new_gossip_key),
+            gossip_key=self.parameter_store.claim(parameter_store.GOSSIP_KEY, parameter_store.new_gossip_key),
             bundle=bundle,
-            agent_token=self.vault.claim(parameter_store.SERVER_AGENT_TOKEN, parameter_store.new_token),
-            coordinator_token=self.vault.claim(parameter_store.COORDINATOR_TOKEN, parameter_store.new_token),
+            agent_token=self.parameter_store.claim(parameter_store.SERVER_AGENT_TOKEN, parameter_store.new_token),
+            coordinator_token=self.parameter_store.claim(parameter_store.COORDINATOR_TOKEN, parameter_store.new_token),
         )
         self.host.install(server_files(self.machine, settings, secrets))
         self.say("secrets are chosen")
@@ -136,7 +136,7 @@ class Boot:
         self.say("Consul has a leader")
         await self._admit(settings, secrets)
         # Last, as web hosts wait for it: by now each token they find is one that Consul knows.
-        self.vault.claim(parameter_store.AUTHORITY, lambda: bundle.authority)
+        self.parameter_store.claim(parameter_store.AUTHORITY, lambda: bundle.authority)
         await self.consul.wait_to_vote(self.machine.node, QUORUM_DEADLINE_S)
         self.say("this server votes")
         await self._signal()
@@ -156,7 +156,9 @@ class Boot:
             (parameter_store.OPERATOR_TOKEN, "operators", names[Role.OPERATOR]),
             (parameter_store.READ_ONLY_TOKEN, "read-only", names[Role.READ_ONLY]),
         ):
-            await self.consul.create_token(self.vault.claim(where, parameter_store.new_token), purpose, of_policy)
+            await self.consul.create_token(
+                self.parameter_store.claim(where, parameter_store.new_token), purpose, of_policy
+            )
         first = settings["initial_image"]
         if first and await self.consul.put_first(active_image(app), first):
             self.say(f"{active_image(app)} is {first}")
@@ -164,7 +166,7 @@ class Boot:
 
     async def _manage(self) -> None:
         """Get the management token: make it, or use what another server made."""
-        chosen = self.vault.claim(parameter_store.MANAGEMENT, parameter_store.new_token)
+        chosen = self.parameter_store.claim(parameter_store.MANAGEMENT, parameter_store.new_token)
         made = await self.consul.bootstrap(chosen)
         if made is None:
             # Where Consul chose it (before 1.11), the server that was first may not have written it down yet.
@@ -172,15 +174,15 @@ class Boot:
             return
         self.consul.token = made
         if made != chosen:
-            self.vault.replace(parameter_store.MANAGEMENT, made)
+            self.parameter_store.replace(parameter_store.MANAGEMENT, made)
 
     async def _use_the_others(self, chosen: str) -> None:
         try:
             await self.consul.wait_to_be_known(
-                lambda: self.vault.get(parameter_store.MANAGEMENT) or chosen, MANAGEMENT_DEADLINE_S
+                lambda: self.parameter_store.get(parameter_store.MANAGEMENT) or chosen, MANAGEMENT_DEADLINE_S
             )
         except PermanentError as exc:
-            where = self.vault.path(parameter_store.MANAGEMENT)
+            where = self.parameter_store.path(parameter_store.MANAGEMENT)
             raise PermanentError(f"the management token in {where} is not Consul's: {exc}; see {RECOVERY}") from exc
 
     def zone(self, settings: Mapping[str, Any]) -> Zone:
@@ -208,12 +210,12 @@ async def leave(boot: Boot, hook: str) -> None:
     machine, say = boot.machine, boot.say
 
     async def name() -> None:
-        zone = boot.zone(boot.vault.settings())
+        zone = boot.zone(boot.parameter_store.settings())
         for change in zone.sync(leaving=machine.instance, only=machine.zone):
             say(str(change))
 
     async def vote() -> None:
-        boot.consul.token = boot.vault.get(parameter_store.MANAGEMENT) or ""
+        boot.consul.token = boot.parameter_store.get(parameter_store.MANAGEMENT) or ""
         await boot.consul.leave()
         say("left Consul")
 

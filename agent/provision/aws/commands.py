@@ -15,8 +15,8 @@ from agent.provision.aws.boot import leave as leave_cluster
 from agent.provision.aws.consul_server import ConsulServer
 from agent.provision.aws.files import Machine
 from agent.provision.aws.instance import find_machine, wait_for_termination
-from agent.provision.aws.parameter_store import Vault
-from infra.aws import Aws, calling
+from agent.provision.aws.parameter_store import ParameterStore
+from infra.aws import Aws, translate_aws_errors
 from infra.errors import InfraError
 
 LEAVE_HOOK = "leave"
@@ -83,7 +83,7 @@ async def _boot(ec2: Ec2, told: str) -> Boot:
     aws = Aws(found.region)
     return Boot(
         machine=found,
-        vault=Vault(aws.client("ssm"), found.stack),
+        parameter_store=ParameterStore(aws.client("ssm"), found.stack),
         aws=aws,
         ec2=ec2,
         host=LocalHost(),
@@ -108,7 +108,7 @@ class Log:
 
     def _send(self, line: str) -> None:
         api, group = self._aws.client("logs"), f"/tidegate/{self._machine.stack}"
-        with calling("write to the log group"):
+        with translate_aws_errors("write to the log group"):
             if not self._stream:
                 stream = f"boot/{self._machine.node}/{int(time.time())}"
                 api.create_log_stream(logGroupName=group, logStreamName=stream)

@@ -45,7 +45,7 @@ async def wait_for_termination(ec2: Ec2, *, sleep: Callable[[float], Awaitable[N
     """Return when the instance is to be terminated; a metadata service that does not answer says nothing."""
     while True:
         try:
-            if await ec2.notice() is not None:
+            if await ec2.termination_notice() is not None:
                 return
         except Ec2UnavailableError:
             pass

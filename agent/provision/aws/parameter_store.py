@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from infra.aws import calling
+from infra.aws import translate_aws_errors
 from infra.errors import AwsError, AwsMissingError, AwsTakenError
 
 SETTINGS = "shared/settings"
@@ -51,7 +51,7 @@ def new_gossip_key() -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Vault:
+class ParameterStore:
     """Parameters of one stack."""
 
     ssm: Any
@@ -67,7 +67,7 @@ class Vault:
             AwsError: SSM refuses or does not answer.
         """
         try:
-            with calling(f"read the parameter {name}"):
+            with translate_aws_errors(f"read the parameter {name}"):
                 found = self.ssm.get_parameter(Name=self.path(name), WithDecryption=True)
         except AwsMissingError:
             return None
@@ -128,7 +128,7 @@ class Vault:
     def _put(self, name: str, value: str, *, overwrite: bool) -> None:
         if len(value.encode()) > LIMIT_BYTES:
             raise AwsError(f"parameter {self.path(name)} would be longer than {LIMIT_BYTES} bytes")
-        with calling(f"write the parameter {name}"):
+        with translate_aws_errors(f"write the parameter {name}"):
             self.ssm.put_parameter(Name=self.path(name), Value=value, Type="SecureString", Overwrite=overwrite)
 
     def path(self, name: str) -> str:

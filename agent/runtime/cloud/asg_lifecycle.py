@@ -11,8 +11,17 @@ from typing import NoReturn, Protocol
 
 import structlog
 
-from agent.adapters.aws.ec2 import Membership, Notice, Place
-from agent.core.cloud.asg_hooks import Beat, End, Hook, Patience, Result, Situation, failure_of, next_step
+from agent.adapters.aws.ec2 import Membership, Place, TerminationNotice
+from agent.core.cloud.asg_hooks import (
+    CompleteHook,
+    Heartbeat,
+    Hook,
+    InstanceState,
+    Result,
+    Timeouts,
+    failure_of,
+    next_step,
+)
 from agent.core.model.errors import Ec2UnavailableError, PermanentError, TransientError
 from agent.core.model.report import NodeReport
 from agent.pacing.clock import Clock, SystemClock
@@ -30,16 +39,16 @@ class Cloud(Protocol):
     """What is asked of `agent.adapters.aws.ec2.Ec2`."""
 
     async def place(self) -> Place: ...  # noqa: D102 - the adapter's docstring is the contract
-    async def notice(self) -> Notice | None: ...  # noqa: D102 - the adapter's docstring is the contract
-    async def is_at_risk(self) -> bool: ...  # noqa: D102 - as above
+    async def termination_notice(self) -> TerminationNotice | None: ...  # noqa: D102 - the adapter's docstring is the contract
+    async def rebalance_recommended(self) -> bool: ...  # noqa: D102 - as above
     async def membership(self, place: Place) -> Membership | None: ...  # noqa: D102 - as above
     async def complete(self, place: Place, group: str, hook: str, result: str) -> None: ...  # noqa: D102 - as above
-    async def beat(self, place: Place, group: str, hook: str) -> None: ...  # noqa: D102 - as above
+    async def heartbeat(self, place: Place, group: str, hook: str) -> None: ...  # noqa: D102 - as above
     async def signal(self, place: Place, stack: str, resource: str, *, success: bool) -> None: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
-class Belongs:
+class InstanceGroup:
     """What the instance belongs to, and how its hooks are called there."""
 
     place: Place
@@ -54,13 +63,13 @@ class Lifecycle:
     """Follows one instance from launch to end."""
 
     cloud: Cloud
-    belongs: Belongs
-    patience: Patience
+    instance_group: InstanceGroup
+    timeouts: Timeouts
     report: Callable[[], NodeReport | None]
     set_leaving: Callable[[bool], None]
     look_every_s: float = LOOK_EVERY_S
     clock: Clock = field(default_factory=SystemClock)
-    _now: Situation = field(default_factory=lambda: Situation(None))
+    _now: InstanceState = field(default_factory=lambda: InstanceState(None))
     _member: Membership | None = None
     _ask_again_at: float = float("-inf")
     _is_signalled: bool = False
@@ -91,29 +100,29 @@ class Lifecycle:
         await self._notice_the_end(at)
         if self._member is None and at >= self._ask_again_at:
             self._ask_again_at = at + ASK_EVERY_S
-            self._member = await self.cloud.membership(self.belongs.place)
+            self._member = await self.cloud.membership(self.instance_group.place)
             if self._member is not None and self._member.state.startswith("Pending"):
                 self._now = replace(self._now, launching_since=at)
         await self._signal_if_it_stays(report)
-        match next_step(self._now, self.clock.now(), self.patience):
-            case End() as end if end.hook not in self._done:
-                await self._end(end)
-            case Beat(hook) if hook not in self._done:
-                await self._beat(hook)
+        match next_step(self._now, self.clock.now(), self.timeouts):
+            case CompleteHook() as step if step.hook not in self._done:
+                await self._complete_hook(step)
+            case Heartbeat(hook) if hook not in self._done:
+                await self._heartbeat(hook)
             case _:
                 pass
 
     async def _notice_the_end(self, at: float) -> None:
         if self._now.leaving_since is not None:
             return
-        if await self.cloud.is_at_risk():
+        if await self.cloud.rebalance_recommended():
             self._warn("AWS calls an interruption likely; the group decides whether to replace the instance")
-        notice = await self.cloud.notice()
+        notice = await self.cloud.termination_notice()
         if notice is None:
             return
         left_s = None if notice.by is None else notice.by.timestamp() - self.clock.wall() - SPOT_RESERVE_S
         by = None if left_s is None else at + max(left_s, 0.0)
-        self._now = replace(self._now, leaving_since=at, leave_by=by, beat_at=float("-inf"))
+        self._now = replace(self._now, leaving_since=at, leave_by=by, heartbeat_at=float("-inf"))
         log.info("instance.leaving", reason=notice.reason)
         self.set_leaving(True)
 
@@ -125,46 +134,52 @@ class Lifecycle:
         await self._signal(success=True)
 
     async def _signal(self, *, success: bool) -> None:
-        if self.belongs.stack:
+        if self.instance_group.stack:
             try:
-                place, stack, resource = self.belongs.place, self.belongs.stack, self.belongs.resource
+                place, stack, resource = (
+                    self.instance_group.place,
+                    self.instance_group.stack,
+                    self.instance_group.resource,
+                )
                 await self.cloud.signal(place, stack, resource, success=success)
             except PermanentError as exc:
                 # Outside an update nobody waits for it, and CloudFormation says so.
                 log.debug("instance.signal_unwanted", error=str(exc))
         self._is_signalled = True
 
-    async def _end(self, end: End) -> None:
+    async def _complete_hook(self, step: CompleteHook) -> None:
         group = self._member.group if self._member is not None else ""
-        if end.hook is Hook.LAUNCH and not self._is_signalled:
-            await self._signal(success=end.result is Result.CONTINUE)
+        if step.hook is Hook.LAUNCH and not self._is_signalled:
+            await self._signal(success=step.result is Result.CONTINUE)
         try:
-            await self.cloud.complete(self.belongs.place, group, self.belongs.hooks[end.hook], end.result)
+            await self.cloud.complete(
+                self.instance_group.place, group, self.instance_group.hooks[step.hook], step.result
+            )
         except PermanentError as exc:
             # Either the hook has ended by itself or there is none (spot), or it has not begun: the group takes the
             # instance from the balancer first.
-            self._member = await self.cloud.membership(self.belongs.place)
+            self._member = await self.cloud.membership(self.instance_group.place)
             if self._member is not None and self._member.state in _NOT_THROUGH:
                 raise
-            self._warn(f"{end.hook} hook: {exc}")
-        self._done.add(end.hook)
-        if end.hook is Hook.LAUNCH:
+            self._warn(f"{step.hook} hook: {exc}")
+        self._done.add(step.hook)
+        if step.hook is Hook.LAUNCH:
             self._now = replace(self._now, launching_since=None)
-        if end.result is Result.ABANDON:
-            log.error("instance.hook_completed", hook=str(end.hook), result=str(end.result), reason=end.reason)
+        if step.result is Result.ABANDON:
+            log.error("instance.hook_completed", hook=str(step.hook), result=str(step.result), reason=step.reason)
         else:
-            log.info("instance.hook_completed", hook=str(end.hook), result=str(end.result), reason=end.reason)
+            log.info("instance.hook_completed", hook=str(step.hook), result=str(step.result), reason=step.reason)
 
-    async def _beat(self, hook: Hook) -> None:
+    async def _heartbeat(self, hook: Hook) -> None:
         group = self._member.group if self._member is not None else ""
-        self._now = replace(self._now, beat_at=self.clock.now())
-        await self.cloud.beat(self.belongs.place, group, self.belongs.hooks[hook])
+        self._now = replace(self._now, heartbeat_at=self.clock.now())
+        await self.cloud.heartbeat(self.instance_group.place, group, self.instance_group.hooks[hook])
 
     def _warn(self, what: str) -> None:
         """Log each trouble once."""
         if what not in self._warned:
             self._warned.add(what)
-            log.warning("instance.trouble", error=what)
+            log.warning("instance.warning", error=what)
 
 
 async def place_of(cloud: Cloud) -> Place | None:

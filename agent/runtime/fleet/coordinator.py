@@ -24,7 +24,7 @@ from agent.core.model import keys
 from agent.core.model.errors import ConsulUnavailableError, TidegateError, TransientError
 from agent.core.model.keys import Present
 from agent.core.model.names import AppName, NodeName
-from agent.core.rollout.advance import LOOK_AGAIN_S, Next, advance
+from agent.core.rollout.advance import LOOK_AGAIN_S, Transition, advance
 from agent.core.rollout.barrier import Wait
 from agent.core.rollout.change import Change, signed, writes_of
 from agent.core.rollout.decision import Decision
@@ -35,7 +35,7 @@ from agent.runtime.fleet.housekeeping import Housekeeping
 from agent.runtime.fleet.leader import Leader, Lease
 from agent.runtime.fleet.resolver import Resolve, Resolver
 from agent.runtime.fleet.watch import NOT_READ_YET, FleetWatch
-from agent.runtime.wake import Wake
+from agent.runtime.wake import WakeSignal
 
 log = structlog.get_logger()
 PAUSE_FIRST_S, PAUSE_MAX_S = 0.5, 5.0
@@ -48,7 +48,7 @@ class _Duty:
 
     lease: Lease
     watch: FleetWatch
-    keep: Housekeeping
+    housekeeping: Housekeeping
     group: asyncio.TaskGroup
 
 
@@ -87,10 +87,10 @@ class Coordinator:
     client: ConsulClient
     leader: Leader
     resolve: Resolve
-    wake: Wake = field(default_factory=Wake)
+    wake: WakeSignal = field(default_factory=WakeSignal)
     clock: Clock = field(default_factory=SystemClock)
     rng: random.Random = field(default_factory=random.SystemRandom)
-    advance: Callable[[Decision, Fleet, float], Next] = advance
+    advance: Callable[[Decision, Fleet, float], Transition] = advance
     view: CoordinatorView = field(init=False)
     ticked_at: float = field(init=False)
     """Monotonic seconds of the last turn of its loop: at least every few seconds while it lives."""
@@ -134,7 +134,7 @@ class Coordinator:
             lease = self.leader.lease
             if lease is None:
                 self.view = CoordinatorView(self.app, problem=self.leader.problem)
-                await self.wake.wait(self.leader.terms.renew_s)
+                await self.wake.wait(self.leader.timings.renew_s)
                 continue
             try:
                 async with asyncio.TaskGroup() as group:
@@ -148,19 +148,19 @@ class Coordinator:
 
     async def _lead(self, lease: Lease, watch: FleetWatch, group: asyncio.TaskGroup) -> None:
         """Act until the lease ends; then leave by :class:`_DeposedError`, which ends the watch, too."""
-        keep, backoff = Housekeeping(self.client, self.app, watch), Backoff(PAUSE_FIRST_S, PAUSE_MAX_S)
+        housekeeping, backoff = Housekeeping(self.client, self.app, watch), Backoff(PAUSE_FIRST_S, PAUSE_MAX_S)
         self._able_at = self.clock.now()
         while True:
             self.ticked_at = self.clock.now()
-            self._still(lease)
+            self._assert_leading(lease)
             try:
-                look_at = await self._turn(_Duty(lease, watch, keep, group))
+                look_at = await self._turn(_Duty(lease, watch, housekeeping, group))
             except _DeposedError:
                 raise
             except TidegateError as exc:
                 self._show(lease, problem=str(exc))
             except Exception:
-                log.exception("coordinator.broke", app=self.app)
+                log.exception("coordinator.crashed", app=self.app)
                 self._show(lease, problem="a defect in Tidegate; its log says more")
             else:
                 backoff.reset()
@@ -173,10 +173,10 @@ class Coordinator:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while True:
-                    self._still(lease)
+                    self._assert_leading(lease)
                     await self.wake.wait(seconds)
 
-    def _still(self, lease: Lease) -> None:
+    def _assert_leading(self, lease: Lease) -> None:
         if self.leader.lease != lease:
             raise _DeposedError
 
@@ -189,12 +189,12 @@ class Coordinator:
                 self._show(lease, problem=watch.problem)
                 return self.now() + LOOK_AGAIN_S
             record = reading.record
-            self._find_out(record)
+            self._resolve_unknown_write(record)
             if record is None or record.phase.is_terminal:
                 self._resolver.stop()
                 watch.fleet(reading, None)  # who goes is seen between rollouts, too
                 self._show(lease, record=record)
-                await duty.keep.tidy(reading, lease.fence, self.clock.now())
+                await duty.housekeeping.collect_garbage(reading, lease.fence, self.clock.now())
                 return self.now() + LOOK_AGAIN_S
             resolution = self._resolver.answer_for(record, duty.group)
             step = self.advance(record, watch.fleet(reading, resolution), self.now())
@@ -203,11 +203,11 @@ class Coordinator:
                 step = self._again(reading, watch, resolution) or step
             if step.change is None:
                 self._show(lease, record=record, waits=step.waits)
-                await duty.keep.tidy(reading, lease.fence, self.clock.now())
+                await duty.housekeeping.collect_garbage(reading, lease.fence, self.clock.now())
                 return step.look_again_at
             await self._write(duty, reading, step.change)
 
-    def _again(self, reading: FleetReading, watch: FleetWatch, resolution: Resolution | None) -> Next | None:
+    def _again(self, reading: FleetReading, watch: FleetWatch, resolution: Resolution | None) -> Transition | None:
         """Ask once more, of what was read consistently."""
         record = reading.record
         if record is None or watch.problem:
@@ -218,29 +218,29 @@ class Coordinator:
         began, lease = self.clock.now(), duty.lease
         change = signed(change, lease.epoch)
         writes = writes_of(self.app, change, reading.indexes, by=self.node, now=self.now())
-        self._still(lease)
+        self._assert_leading(lease)
         try:
             result = await write_change(self.client, self.app, writes, lease.fence)
         except ConsulUnavailableError as exc:
             log.warning("rollout.outcome_unknown", app=self.app, generation=change.record.generation, error=str(exc))
             self._unsure = _Attempt(change, str(exc), began)
-            duty.watch.doubt()
+            duty.watch.invalidate()
             return
         match result:
             case TxnDone(results=results):
                 entry = next(each for each in results if each.key == keys.rollout(self.app))
                 text = next(write for write in writes if write.key == entry.key).value.decode()
                 known = replace(reading.keys, rollout=Present(text, entry.modify_index), index=entry.modify_index)
-                duty.watch.adopt(known, change.members)
-                self._tell(change, self.clock.now() - began)
+                duty.watch.apply(known, change.members)
+                self._log_advance(change, self.clock.now() - began)
             case TxnConflict(what=what):
                 self._unsure = _Attempt(change, what, began)
-                duty.watch.doubt()
-                self._still(lease)
+                duty.watch.invalidate()
+                self._assert_leading(lease)
             case TxnDenied(what=what):
                 raise TransientError(f"may not write the rollout: {what}")
 
-    def _find_out(self, record: Decision | None) -> None:
+    def _resolve_unknown_write(self, record: Decision | None) -> None:
         """
         Say what came of a write, now that the record was read anew.
 
@@ -252,7 +252,7 @@ class Coordinator:
             return
         wanted = attempt.change.record
         if record == wanted:
-            self._tell(attempt.change, self.clock.now() - attempt.began)
+            self._log_advance(attempt.change, self.clock.now() - attempt.began)
             return
         log.warning(
             "rollout.refused", app=self.app, generation=wanted.generation, seq=wanted.seq, error=attempt.problem
@@ -260,7 +260,7 @@ class Coordinator:
         if record is not None and record.version == (wanted.generation, wanted.seq - 1):
             raise TransientError(f"the rollout could not be written: {attempt.problem}")
 
-    def _tell(self, change: Change, duration_s: float) -> None:
+    def _log_advance(self, change: Change, duration_s: float) -> None:
         record = change.record
         log.info(
             "rollout.advanced",
@@ -282,7 +282,7 @@ class Coordinator:
             log.warning("coordinator.waits", app=self.app, error=problem)
         if not problem:
             self._able_at = now
-        elif now - self._able_at > self.leader.terms.unable_s:
+        elif now - self._able_at > self.leader.timings.unable_s:
             self.leader.resign(problem)
         age_s = max(0.0, self.now() - record.since) if record is not None and record.since is not None else None
         self.view = CoordinatorView(

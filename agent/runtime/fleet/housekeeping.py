@@ -29,10 +29,10 @@ class Housekeeping:
     app: AppName
     watch: FleetWatch
     _at: float = float("-inf")
-    _tidied: int = 0
+    _collected: int = 0
     """Generation up to which old documents are gone."""
 
-    async def tidy(self, reading: FleetReading, fence: Fence, now: float) -> None:
+    async def collect_garbage(self, reading: FleetReading, fence: Fence, now: float) -> None:
         """Remove what is due. Never fails: what could not be removed is tried again a minute later."""
         if now - self._at < EVERY_S:
             return
@@ -43,7 +43,7 @@ class Housekeeping:
                 await self._remove_reports(fence)
                 await self._remove_documents(reading, fence)
         except TidegateError as exc:
-            log.warning("fleet.not_tidied", app=self.app, error=str(exc))
+            log.warning("fleet.gc_failed", app=self.app, error=str(exc))
 
     async def _remove_reports(self, fence: Fence) -> None:
         # Only as they were read: a host that is back just now has written another.
@@ -55,7 +55,7 @@ class Housekeeping:
     async def _remove_documents(self, reading: FleetReading, fence: Fence) -> None:
         """Remove lists of members that no rollout needs any more, and audit entries of rollouts long past."""
         record = reading.record
-        if record is None or record.generation <= self._tidied:
+        if record is None or record.generation <= self._collected:
             return
         listing = await self.client.list(keys.rollouts(self.app))
         ops = [Op(Verb.DELETE, entry.key) for entry in listing.entries if _of(entry.key) <= record.generation]
@@ -64,13 +64,13 @@ class Housekeeping:
         past = range(max(1, last - AT_ONCE // 2), last + 1)
         ops += [Op(Verb.DELETE_TREE, keys.history_of(self.app, generation)) for generation in past]
         if not ops or await self._write(ops[:AT_ONCE], fence):
-            self._tidied = record.generation
+            self._collected = record.generation
 
     async def _write(self, ops: list[Op], fence: Fence) -> bool:
         guard = Op(Verb.CHECK_SESSION, keys.coordinator(self.app), session=fence.session)
         result = await self.client.txn(guard, *ops)
         if not isinstance(result, TxnDone):
-            log.warning("fleet.not_tidied", app=self.app, error=result.what)
+            log.warning("fleet.gc_failed", app=self.app, error=result.what)
         return isinstance(result, TxnDone)
 
 

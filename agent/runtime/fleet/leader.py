@@ -37,7 +37,7 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class LeaseTimings:
     """Times of an election, in seconds."""
 
     ttl_s: int = 15
@@ -81,7 +81,7 @@ class Leader:
     instance: str
     on_change: Callable[[], None]
     """Called when the lease begins or ends; must not block."""
-    terms: Terms = Terms()
+    timings: LeaseTimings = LeaseTimings()
     clock: Clock = field(default_factory=SystemClock)
     rng: random.Random = field(default_factory=random.SystemRandom)
     _lease: Lease | None = None
@@ -93,39 +93,39 @@ class Leader:
     @property
     def lease(self) -> Lease | None:
         """The lease, while it may be acted on: never once its session may have expired."""
-        if self._lease is None or self.clock.now() - self._renewed_at > self.terms.fence_s:
+        if self._lease is None or self.clock.now() - self._renewed_at > self.timings.fence_s:
             return None
         return self._lease
 
     async def run(self) -> None:
         """Stand and hold for ever; cancelled, it gives the lock back at once."""
         while True:
-            pause_s = self.terms.retry_s
+            pause_s = self.timings.retry_s
             try:
                 if await self._turn():
-                    pause_s = self.terms.shy_s if self._resigned.is_set() else 0.0
+                    pause_s = self.timings.shy_s if self._resigned.is_set() else 0.0
             except TidegateError as exc:
-                self._say(str(exc))
+                self._log_problem(str(exc))
             await self.clock.sleep(pause_s * self.rng.uniform(0.5, 1.5))
 
     def resign(self, reason: str) -> None:
         """Give the lock back, where it is held: this agent cannot act, another one may."""
         if self._lease is not None and not self._resigned.is_set():
             self._resigned.set()
-            self._say(f"resigned: {reason}")
+            self._log_problem(f"resigned: {reason}")
 
     async def _turn(self) -> bool:
         """Stand for the lock once, and hold it to the end where it was won; return whether it was."""
         entry = await self._until_free()
         began = self.clock.now()
-        session = await create_session(self.client, SessionSpec(f"tidegate {self.app}", self.terms.ttl_s))
+        session = await create_session(self.client, SessionSpec(f"tidegate {self.app}", self.timings.ttl_s))
         try:
             epoch = read_lock(entry).epoch + 1
             if not await self._acquire(entry, session, epoch):
                 return False
             self._resigned.clear()
             self._renewed_at, self._lease = began, Lease(session, epoch)
-            self._say("")
+            self._log_problem("")
             log.info("coordinator.elected", app=self.app, epoch=epoch)
             self.on_change()
             await self._hold(session)
@@ -138,7 +138,7 @@ class Leader:
         key, index, waited = keys.coordinator(self.app), 0, False
         while True:
             if index:
-                block = Block(index, self.terms.wait_s)
+                block = Block(index, self.timings.wait_s)
                 listing = await self.client.get_blocking(key, block)
                 index = 0 if listing.index < index else listing.index
                 entry = listing.entries[0] if listing.entries else None
@@ -146,7 +146,7 @@ class Leader:
                 entry, index = await self.client.get(key), 1
             if entry is None or not entry.session:
                 if waited:
-                    await self.clock.sleep(self.rng.uniform(0, self.terms.jitter_s))
+                    await self.clock.sleep(self.rng.uniform(0, self.timings.jitter_s))
                     entry = await self.client.get(key)
                 if entry is None or not entry.session:
                     return entry
@@ -170,20 +170,20 @@ class Leader:
 
     async def _hold(self, session: str) -> None:
         """Renew until the session is gone or may be, or it resigned; asked again soon where Consul does not answer."""
-        pause_s = self.terms.renew_s
+        pause_s = self.timings.renew_s
         while not await self._resigns_within(pause_s):
             began = self.clock.now()
             try:
-                await renew_session(self.client, session, deadline_s=self.terms.renew_s)
+                await renew_session(self.client, session, deadline_s=self.timings.renew_s)
             except SessionGoneError:
-                self._say("the session is gone")
+                self._log_problem("the session is gone")
                 return
             except TidegateError as exc:
-                self._say(f"the session cannot be renewed: {exc}")
-                pause_s = min(self.terms.retry_s, self.terms.renew_s) / 2
+                self._log_problem(f"the session cannot be renewed: {exc}")
+                pause_s = min(self.timings.retry_s, self.timings.renew_s) / 2
             else:
-                self._say("")
-                self._renewed_at, pause_s = began, self.terms.renew_s
+                self._log_problem("")
+                self._renewed_at, pause_s = began, self.timings.renew_s
             if self.lease is None:
                 return
 
@@ -200,11 +200,11 @@ class Leader:
             log.warning("coordinator.deposed", app=self.app, epoch=held.epoch, reason=self.problem or "it ends")
             self.on_change()
         try:
-            await destroy_session(self.client, session, deadline_s=self.terms.release_s)
+            await destroy_session(self.client, session, deadline_s=self.timings.release_s)
         except TidegateError:
             return  # it expires by itself
 
-    def _say(self, problem: str) -> None:
+    def _log_problem(self, problem: str) -> None:
         if problem and problem != self.problem:
-            log.warning("coordinator.stands_not", app=self.app, error=problem)
+            log.warning("coordinator.election_failed", app=self.app, error=problem)
         self.problem = problem

@@ -21,7 +21,7 @@ from agent.core.model.keys import Invalid, KeySnapshot, KeyValue, Known, Outcome
 from agent.core.model.names import AppName, ImageReference, NodeName
 from agent.core.model.record import read_record
 from agent.core.rollout.fleet import Fleet, Resolution
-from agent.core.rollout.liveness import Sightings, sight
+from agent.core.rollout.liveness import Liveness, track_liveness
 
 NOT_READ_YET = "the fleet was not read yet"
 
@@ -45,13 +45,13 @@ class FleetWatch:
     on_change: Callable[[], None]
     pace: Pace = field(default_factory=Pace)
     _keys: KeySnapshot | None = None
-    _is_doubtful: bool = False
+    _is_stale: bool = False
     """What is known of the keys may not be what Consul holds: it is read consistently before it counts again."""
     _members: dict[int, tuple[NodeName, ...]] = field(default_factory=dict)
     """By generation: at most the last one."""
     _reports: Listing | None = None
     _catalog: Instances | None = None
-    _sightings: Sightings = field(default_factory=Sightings)
+    _liveness: Liveness = field(default_factory=Liveness)
     _problems: dict[str, str] = field(default_factory=dict)
 
     async def run(self) -> None:
@@ -77,9 +77,9 @@ class FleetWatch:
         Raises:
             TidegateError: what was in doubt, or the list of members, could not be read.
         """
-        if self._is_doubtful:
+        if self._is_stale:
             before = self._keys
-            self._settle(before, await read_keys(self.client, self.app))
+            self._mark_current(before, await read_keys(self.client, self.app))
         if self.problem or self._keys is None or self._reports is None or self._catalog is None:
             return None
         members = await self._members_of(self._keys)
@@ -89,29 +89,29 @@ class FleetWatch:
         """Read everything in Consul's consistent mode, and keep it. Raises as :func:`read_fleet`."""
         before = self._keys
         reading = await read_fleet(self.client, self.app, Consistency.CONSISTENT)
-        self._settle(before, reading.keys)
+        self._mark_current(before, reading.keys)
         return reading
 
-    def doubt(self) -> None:
+    def invalidate(self) -> None:
         """Let the keys be read consistently before they count again: a write was refused, or its answer lost."""
-        self._is_doubtful = True
+        self._is_stale = True
 
-    def adopt(self, snapshot: KeySnapshot, members: tuple[NodeName, ...] | None = None) -> None:
+    def apply(self, snapshot: KeySnapshot, members: tuple[NodeName, ...] | None = None) -> None:
         """Take what was just written, unless the watch was faster; *members* only where they were written, too."""
         if self._keys is None or snapshot.index >= self._keys.index:
             self._keys = snapshot
         if members is not None and (generation := _generation(snapshot)) is not None:
             self._members = {generation: members}
 
-    def _settle(self, before: KeySnapshot | None, snapshot: KeySnapshot) -> None:
+    def _mark_current(self, before: KeySnapshot | None, snapshot: KeySnapshot) -> None:
         """Take what was read consistently, unless the watch delivered something newer meanwhile."""
         if self._keys is before or self._keys is None or self._keys.index < snapshot.index:
             self._keys = snapshot
-        self._is_doubtful, self._members = False, {}
+        self._is_stale, self._members = False, {}
 
     def fleet(self, reading: FleetReading, resolution: Resolution | None, *, is_consistent: bool = False) -> Fleet:
         """Return the fleet as a decision needs it."""
-        self._sightings, hosts = sight(self._sightings, reading.live, reading.reports, self.pace.clock.now())
+        self._liveness, hosts = track_liveness(self._liveness, reading.live, reading.reports, self.pace.clock.now())
         active = reading.keys.active
         return Fleet(
             hosts=hosts,
@@ -125,7 +125,7 @@ class FleetWatch:
     def reports_of_gone(self, seconds: float) -> tuple[KeyValue, ...]:
         """Return the reports, as Consul holds them, of hosts that have not been seen alive for so long."""
         prefix, now = keys.node_reports(self.app), self.pace.clock.now()
-        gone = {prefix + node for node, since in self._sightings.gone.items() if now - since >= seconds}
+        gone = {prefix + node for node, since in self._liveness.gone.items() if now - since >= seconds}
         return tuple(entry for entry in (self._reports.entries if self._reports else ()) if entry.key in gone)
 
     async def _members_of(self, snapshot: KeySnapshot) -> tuple[NodeName, ...]:
@@ -140,8 +140,8 @@ class FleetWatch:
         if isinstance(outcome, Known):
             self._problems.pop("keys", None)
             # A lower index: an answer that was under way while something newer was written, or a restored snapshot.
-            self._is_doubtful |= self._keys is not None and outcome.snapshot.index < self._keys.index
-            if not self._is_doubtful:
+            self._is_stale |= self._keys is not None and outcome.snapshot.index < self._keys.index
+            if not self._is_stale:
                 self._keys = outcome.snapshot
         else:
             self._problems["keys"] = outcome.reason

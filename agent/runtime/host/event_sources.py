@@ -9,7 +9,7 @@ from agent.core.model.errors import TidegateError
 from agent.pacing.clock import Clock
 from agent.runtime.host.observer import Observer
 from agent.runtime.host.ports import DockerPort
-from agent.runtime.wake import Wake
+from agent.runtime.wake import WakeSignal
 
 log = structlog.get_logger()
 HAPROXY_POLL_S = 1.0
@@ -18,7 +18,7 @@ RECONNECT_S = 1.0
 
 
 async def follow_docker(
-    docker: DockerPort, observer: Observer, wake: Wake, clock: Clock, *, reconnect_s: float = RECONNECT_S
+    docker: DockerPort, observer: Observer, wake: WakeSignal, clock: Clock, *, reconnect_s: float = RECONNECT_S
 ) -> None:
     """Wake at each event of our containers; while the stream is away every look lists them anew."""
     is_away = False
@@ -40,7 +40,7 @@ async def follow_docker(
 
 
 async def follow_haproxy(
-    ask: Callable[[], Awaitable[Worker]], wake: Wake, clock: Clock, *, poll_s: float = HAPROXY_POLL_S
+    ask: Callable[[], Awaitable[Worker]], wake: WakeSignal, clock: Clock, *, poll_s: float = HAPROXY_POLL_S
 ) -> None:
     """Wake when HAProxy's worker changes, goes away or comes back."""
     known: Worker | None = None

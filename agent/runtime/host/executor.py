@@ -11,8 +11,8 @@ from agent.core.host.actions import (
     Pull,
     Run,
     SaveState,
-    SetGate,
     SetPins,
+    SetReadinessGate,
     SetState,
     ShutdownSessions,
     Start,
@@ -22,7 +22,7 @@ from agent.core.host.actions import (
 from agent.runtime.host.jobs import Jobs
 from agent.runtime.host.ports import ProxyPort
 
-Between = Callable[[Action | None], Awaitable[None]]
+BeforeAction = Callable[[Action | None], Awaitable[None]]
 """Called before each action, and with None after the last of a plan, when nothing of it is remembered yet."""
 
 
@@ -36,7 +36,7 @@ class Executor:
 
     proxy: ProxyPort
     jobs: Jobs
-    between: Between = go_on
+    before_action: BeforeAction = go_on
     """Fault tests end the process here."""
 
     async def apply(self, actions: Sequence[Action]) -> None:
@@ -47,9 +47,9 @@ class Executor:
             TidegateError: of the first that failed; those after it were not begun.
         """
         for action in actions:
-            await self.between(action)
+            await self.before_action(action)
             await self._do(action)
-        await self.between(None)
+        await self.before_action(None)
 
     async def _do(self, action: Action) -> None:
         match action:
@@ -61,7 +61,7 @@ class Executor:
                 await self.proxy.switch(new, old, old_to, restore=restore)
             case ShutdownSessions(slot):
                 await self.proxy.shutdown_sessions(slot)
-            case SetGate(gate):
+            case SetReadinessGate(gate):
                 await self.proxy.set_gate(gate)
             case SaveState():
                 await self.proxy.save_state()

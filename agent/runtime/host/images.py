@@ -26,7 +26,7 @@ async def pull_image(docker: DockerPort, reference: ImageReference, progress: Pu
     return Pulled(digest, is_new=bool(found) and all(image.id not in before for image in found))
 
 
-async def have_image(docker: DockerPort, reference: ImageReference, digest: Digest, stall_s: float) -> None:
+async def ensure_image(docker: DockerPort, reference: ImageReference, digest: Digest, stall_s: float) -> None:
     """Pull by digest an image that was removed since it was resolved."""
     by_digest = pinned(reference, digest)
     for name in (by_digest, reference):

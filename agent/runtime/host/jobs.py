@@ -15,7 +15,7 @@ from agent.core.model.errors import TidegateError, TransientError
 from agent.core.model.names import Digest, ImageReference
 from agent.core.model.release import Release
 from agent.pacing.clock import Clock, SystemClock
-from agent.runtime.host.images import have_image, prune_image, pull_image
+from agent.runtime.host.images import ensure_image, prune_image, pull_image
 from agent.runtime.host.ports import DockerPort
 
 log = structlog.get_logger()
@@ -92,11 +92,11 @@ class Jobs:
                     work.is_unwanted = True
                     work.task.cancel()
             case Run():
-                self._spawn(JobKind.RUN, action.slot, lambda: self._run(action), wish=action.want.key)
+                self._spawn(JobKind.RUN, action.slot, lambda: self._run(action), release_key=action.release.key)
             case Start():
                 self._spawn(JobKind.START, action.slot, lambda: self._start(action))
             case Stop():
-                self._spawn(JobKind.STOP, action.slot, lambda: self._stop(action), wish=action.failed_key or "")
+                self._spawn(JobKind.STOP, action.slot, lambda: self._stop(action), release_key=action.failed_key or "")
             case Prune():
                 self._spawn(JobKind.PRUNE, action.digest, lambda: self._prune(action))
 
@@ -106,13 +106,13 @@ class Jobs:
         key: str,
         work: Callable[[], Awaitable[_Yield]],
         *,
-        wish: str = "",
+        release_key: str = "",
         progress: PullProgress | None = None,
     ) -> None:
         slot_busy = kind in _OF_A_SLOT and any(other in _OF_A_SLOT and at == key for other, at in self._work)
         if slot_busy or (kind, key) in self._work:
             return
-        task = self.group.create_task(self._guarded(kind, key, work, wish), name=f"{kind} {key}")
+        task = self.group.create_task(self._guarded(kind, key, work, release_key), name=f"{kind} {key}")
         begun = self._work[kind, key] = _Work(task, self.clock.now(), progress)
 
         def forget(_: asyncio.Task[None]) -> None:
@@ -122,11 +122,13 @@ class Jobs:
 
         task.add_done_callback(forget)
 
-    async def _guarded(self, kind: JobKind, key: str, work: Callable[[], Awaitable[_Yield]], wish: str) -> None:
-        result = JobResult(kind, key, wish)
+    async def _guarded(self, kind: JobKind, key: str, work: Callable[[], Awaitable[_Yield]], release_key: str) -> None:
+        result = JobResult(kind, key, release_key)
         try:
             got = await work()
-            result = JobResult(kind, key, wish, lines=got.lines, digest=got.digest, is_new_image=got.is_new_image)
+            result = JobResult(
+                kind, key, release_key, lines=got.lines, digest=got.digest, is_new_image=got.is_new_image
+            )
         except asyncio.CancelledError:
             current = asyncio.current_task()
             if current is None or not self._work[kind, key].is_unwanted or current.uncancel() > 0:
@@ -134,11 +136,11 @@ class Jobs:
             log.info("image.pull_cancelled", image=key)
             return
         except TidegateError as exc:
-            result = JobResult(kind, key, wish, error=str(exc), transient=isinstance(exc, TransientError))
+            result = JobResult(kind, key, release_key, error=str(exc), transient=isinstance(exc, TransientError))
             log.warning("job.failed", job=kind, key=key, error=str(exc), transient=result.transient)
         except Exception as exc:
-            log.exception("job.broke", job=kind, key=key)
-            result = JobResult(kind, key, wish, error=f"internal error: {type(exc).__name__}", transient=True)
+            log.exception("job.crashed", job=kind, key=key)
+            result = JobResult(kind, key, release_key, error=f"internal error: {type(exc).__name__}", transient=True)
         finally:
             del self._work[kind, key]
         self._results.append(result)
@@ -153,13 +155,13 @@ class Jobs:
         return _Yield(digest=pulled.digest, is_new_image=pulled.is_new)
 
     async def _run(self, action: Run) -> _Yield:
-        want = action.want
-        spec = want.spec or self.app.default_spec
-        release = Release(want.reference, action.digest, spec, want.generation)
+        desired_release = action.release
+        spec = desired_release.spec or self.app.default_spec
+        release = Release(desired_release.reference, action.digest, spec, desired_release.generation)
         await self.docker.ensure_network()
-        await have_image(self.docker, want.reference, action.digest, self.app.knobs.image_pull_timeout)
-        container = await self.docker.run(RunRequest(action.slot, release, action.tenancy))
-        log.info("container.started", slot=action.slot, image=want.reference, container=container[:12])
+        await ensure_image(self.docker, desired_release.reference, action.digest, self.app.knobs.image_pull_timeout)
+        container = await self.docker.run(RunRequest(action.slot, release, action.occupancy))
+        log.info("container.started", slot=action.slot, image=desired_release.reference, container=container[:12])
         return _Yield()
 
     async def _start(self, action: Start) -> _Yield:

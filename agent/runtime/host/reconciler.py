@@ -10,12 +10,12 @@ from agent.adapters.host.probe import Prober, ProbeTarget
 from agent.core.host.actions import Action, JobAction
 from agent.core.host.build_report import HostView
 from agent.core.host.decide import decide
-from agent.core.host.memory import Baseline, Memory
+from agent.core.host.memory import LastApplied, Memory
 from agent.core.host.observed import Observed, Unavailable
 from agent.core.host.plan import Plan, ProbeOrder, SlotView
-from agent.core.host.plan_builder import Situation
-from agent.core.host.update_memory import recall
-from agent.core.host.validate import BootState, Judged, judge
+from agent.core.host.plan_builder import DecisionInput
+from agent.core.host.update_memory import update_memory
+from agent.core.host.validate import BootState, Validated, validate
 from agent.core.model.app import App
 from agent.core.model.errors import TidegateError
 from agent.core.model.keys import Known, Outcome, Unknown
@@ -26,7 +26,7 @@ from agent.pacing.clock import Clock, SystemClock
 from agent.runtime.host.executor import Executor
 from agent.runtime.host.observer import Observer
 from agent.runtime.host.ports import JournalPort
-from agent.runtime.wake import Wake
+from agent.runtime.wake import WakeSignal
 
 log = structlog.get_logger()
 RETRY_S, RETRY_MAX_S = 0.5, 15.0
@@ -36,7 +36,7 @@ CONFIRMED_EVERY_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Trust:
+class BootPolicy:
     """How long a booting host waits for Consul, and how old a journal it goes by."""
 
     boot_wait_s: float
@@ -44,12 +44,12 @@ class Trust:
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
+class _Evaluation:
     """One look at the host and what follows from it."""
 
     outcome: Outcome
     observed: Observed
-    judged: Judged
+    validated: Validated
     plan: Plan
 
 
@@ -59,19 +59,19 @@ class Reconciler:
 
     app: App
     node: NodeName
-    trust: Trust
+    boot_policy: BootPolicy
     observer: Observer
     executor: Executor
     prober: Prober
     journal: JournalPort
-    wake: Wake
+    wake: WakeSignal
     on_view: Callable[[HostView], None]
     memory: Memory = field(default_factory=Memory)
     outcome: Outcome = field(default_factory=lambda: Unknown("Consul has not answered yet"))
     view: HostView | None = None
     clock: Clock = field(default_factory=SystemClock)
-    judge: Callable[[Outcome, Baseline, NodeName, BootState], Judged] = judge
-    decide: Callable[[Situation], Plan] = decide
+    validate: Callable[[Outcome, LastApplied, NodeName, BootState], Validated] = validate
+    decide: Callable[[DecisionInput], Plan] = decide
     ticked_at: float = field(init=False)
     """By the clock's monotonic seconds: the end of the last tick."""
     _began: float = field(init=False)
@@ -95,7 +95,7 @@ class Reconciler:
 
     def set_leaving(self, *, leaving: bool) -> None:
         """Take the host out of traffic, or back."""
-        self.memory = self.memory.but(leaving=leaving)
+        self.memory = self.memory.replace(leaving=leaving)
         self.wake.call("leave" if leaving else "return")
 
     async def run(self) -> None:
@@ -107,7 +107,7 @@ class Reconciler:
             except TidegateError as exc:
                 log.warning("tick.failed", error=str(exc))
             except Exception:
-                log.exception("tick.broke")
+                log.exception("tick.crashed")
             else:
                 backoff.reset()
                 await self.wake.wait(look_again_at - self.clock.now())
@@ -116,10 +116,10 @@ class Reconciler:
 
     async def tick(self) -> float:
         """Look, decide, act, remember, report; return when to look again (monotonic seconds)."""
-        look = await self._look(fresh=False)
-        plan = look.plan
-        seen = recall(self.memory, look.observed, look.judged.desired, self.clock.now())
-        if look.observed.results and plan.actions:
+        evaluation = await self._evaluate(fresh=False)
+        plan = evaluation.plan
+        seen = update_memory(self.memory, evaluation.observed, evaluation.validated.desired, self.clock.now())
+        if evaluation.observed.results and plan.actions:
             # A job tells its result once: it is written down before anything else may go wrong.
             self.memory = seen
             await self._save()
@@ -127,14 +127,15 @@ class Reconciler:
         # If what was planned did not all happen, keep only what was seen.
         memory = plan.memory if failure is None else seen
         if failure is not None:
-            look = _as_seen(look, failure)
+            evaluation = _as_seen(evaluation, failure)
         # `leaving` is set from outside, perhaps while this tick was at work.
-        self.memory = memory.but(
-            baseline=_coarse(self.memory.baseline, look.judged.baseline), leaving=self.memory.leaving
+        self.memory = memory.replace(
+            last_applied=_coarse(self.memory.last_applied, evaluation.validated.last_applied),
+            leaving=self.memory.leaving,
         )
         failure = await self._save() or failure
-        self._probe(look)
-        self._publish(look, failure)
+        self._probe(evaluation)
+        self._publish(evaluation, failure)
         self.ticked_at = self.clock.now()
         acted = any(not isinstance(action, JobAction) for action in plan.actions)
         # The same once more: it was done and cannot be seen. Trying at once again and again would help nobody.
@@ -158,14 +159,14 @@ class Reconciler:
 
     def _boot_wait_ends(self) -> float:
         """Return when a host that still waits for Consul may go by its journal; infinity afterwards."""
-        at = self._began + self.trust.boot_wait_s
+        at = self._began + self.boot_policy.boot_wait_s
         return at if not self._confirmed and at > self.clock.now() else float("inf")
 
     async def preview(self) -> HostView:
         """Look freshly and decide, change nothing: what would be done now."""
-        return self._view(await self._look(fresh=True), None)
+        return self._view(await self._evaluate(fresh=True), None)
 
-    async def _look(self, *, fresh: bool) -> "_Look":
+    async def _evaluate(self, *, fresh: bool) -> "_Evaluation":
         observed = await self.observer.observe(fresh=fresh)
         containers = () if isinstance(observed.containers, Unavailable) else observed.containers
         now = self.clock.now()
@@ -173,13 +174,13 @@ class Reconciler:
             is_running=any(container.is_running for container in containers),
             confirmed=self._confirmed,
             waited_s=now - self._began,
-            boot_wait_s=self.trust.boot_wait_s,
-            journal_max_age_s=self.trust.journal_max_age_s,
+            boot_wait_s=self.boot_policy.boot_wait_s,
+            journal_max_age_s=self.boot_policy.journal_max_age_s,
             now_wall=self.clock.wall(),
         )
-        judged = self.judge(self.outcome, self.memory.baseline, self.node, boot)
-        plan = self.decide(Situation(self.app, observed, judged.desired, self.memory, now))
-        return _Look(self.outcome, observed, judged, plan)
+        validated = self.validate(self.outcome, self.memory.last_applied, self.node, boot)
+        plan = self.decide(DecisionInput(self.app, observed, validated.desired, self.memory, now))
+        return _Evaluation(self.outcome, observed, validated, plan)
 
     async def _apply(self, plan: Plan) -> str | None:
         """Do the plan; return what went wrong, None when nothing did."""
@@ -203,13 +204,13 @@ class Reconciler:
             )
         return failure
 
-    def _probe(self, look: "_Look") -> None:
-        listed = look.observed.containers
+    def _probe(self, evaluation: "_Evaluation") -> None:
+        listed = evaluation.observed.containers
         if isinstance(listed, Unavailable):
             return
         started = {container.id: container.started_at for container in listed}
-        self.prober.keep_only(frozenset(order.container for order in look.plan.probes))
-        for order in look.plan.probes:
+        self.prober.keep_only(frozenset(order.container for order in evaluation.plan.probes))
+        for order in evaluation.plan.probes:
             self.prober.watch(order.container, self._target(order, started.get(order.container, "")))
 
     def _target(self, order: ProbeOrder, started_at: str) -> ProbeTarget:
@@ -224,13 +225,17 @@ class Reconciler:
             started_at=started_at,
         )
 
-    def _view(self, look: "_Look", failure: str | None) -> HostView:
+    def _view(self, evaluation: "_Evaluation", failure: str | None) -> HostView:
         # The plan's memory still has the baseline of before: what is shown is what this look acted on.
-        plan = replace(look.plan, memory=look.plan.memory.but(baseline=look.judged.baseline))
-        return HostView(self.app, look.observed, look.judged.desired, plan, look.outcome, failure or "")
+        plan = replace(
+            evaluation.plan, memory=evaluation.plan.memory.replace(last_applied=evaluation.validated.last_applied)
+        )
+        return HostView(
+            self.app, evaluation.observed, evaluation.validated.desired, plan, evaluation.outcome, failure or ""
+        )
 
-    def _publish(self, look: "_Look", failure: str | None) -> None:
-        self.view = self._view(look, failure)
+    def _publish(self, evaluation: "_Evaluation", failure: str | None) -> None:
+        self.view = self._view(evaluation, failure)
         self.on_view(self.view)
         phases = _phases(self.view)
         if phases != self._shown:
@@ -238,18 +243,18 @@ class Reconciler:
             self._shown = phases
 
 
-def _as_seen(look: _Look, failure: str) -> _Look:
+def _as_seen(evaluation: _Evaluation, failure: str) -> _Evaluation:
     """Show what HAProxy was seen to do where the plan shows what a step, perhaps the failed one, was to change."""
-    proxy, views = look.observed.proxy, dict(look.plan.views)
+    proxy, views = evaluation.observed.proxy, dict(evaluation.plan.views)
     if isinstance(proxy, Unavailable):
-        return look
+        return evaluation
     for slot, server in proxy.servers.items():
         is_ready, phase = server.admin is AdminState.READY, views[slot].phase
         if phase is SlotPhase.SERVING and not is_ready:
             views[slot] = SlotView(SlotPhase.CHECKING, failure)
         elif phase in {SlotPhase.DRAINING, SlotPhase.LEAVING} and is_ready:
             views[slot] = SlotView(SlotPhase.SERVING, failure)
-    return replace(look, plan=replace(look.plan, views=views))
+    return replace(evaluation, plan=replace(evaluation.plan, views=views))
 
 
 def _phases(view: HostView) -> str:
@@ -258,10 +263,10 @@ def _phases(view: HostView) -> str:
     return ", ".join(shown) + (", holding page" if view.plan.memory.holding else "")
 
 
-def _coarse(before: Baseline, after: Baseline) -> Baseline:
+def _coarse(before: LastApplied, after: LastApplied) -> LastApplied:
     """Keep the older time of confirmation while nothing else changed and it is young."""
     if before.confirmed_at_wall is None or after.confirmed_at_wall is None:
         return after
-    same = before.but(confirmed_at_wall=None) == after.but(confirmed_at_wall=None)
+    same = before.replace(confirmed_at_wall=None) == after.replace(confirmed_at_wall=None)
     young = 0 <= after.confirmed_at_wall - before.confirmed_at_wall < CONFIRMED_EVERY_S
     return before if same and young else after

@@ -94,7 +94,7 @@ class Reporter:
         now, report = self.clock.now(), self.latest
         if report is None:
             return AGAIN_EVERY_S
-        if self._written is None or is_news(report, self._written) or service_words(report) != self._registered:
+        if self._written is None or is_news(report, self._written) or service_text(report) != self._registered:
             return 0.0
         due = self._registered_at + AGAIN_EVERY_S
         if report != self._written:
@@ -127,7 +127,7 @@ class Reporter:
             self._written, self._written_at = report, self.clock.now()
 
     async def _register(self, report: NodeReport) -> None:
-        services = service_words(report)
+        services = service_text(report)
         if services != self._registered or self.clock.now() - self._registered_at >= AGAIN_EVERY_S:
             await self.register(report)
             self._registered, self._registered_at = services, self.clock.now()
@@ -157,7 +157,7 @@ def _is_idle(shown: SlotReport) -> bool:
     return not shown.open_requests and age is not None and age >= MOVING_EVERY_S
 
 
-def service_words(report: NodeReport) -> tuple[str, ...]:
+def service_text(report: NodeReport) -> tuple[str, ...]:
     """Return what the services' metadata says of a report: release, image, slot, readiness."""
     serving = [(slot, shown) for slot, shown in sorted(report.slots.items()) if shown.is_up]
     slot, shown = serving[0] if serving else ("", None)

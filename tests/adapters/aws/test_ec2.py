@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agent.adapters.aws.ec2 import Ec2, Membership, Notice, Place
+from agent.adapters.aws.ec2 import Ec2, Membership, Place, TerminationNotice
 from agent.adapters.aws.sigv4 import Credentials, Target, sign
 from agent.core.model.errors import Ec2RefusedError, Ec2UnavailableError
 from tests.adapters.fakes.ec2 import ACCOUNT, GROUP, HOST_NAME, INSTANCE, ZONE, FakeEc2, running
@@ -28,8 +28,8 @@ async def ec2(fake: FakeEc2) -> AsyncIterator[Ec2]:
 
 async def test_metadata_is_asked_with_one_token(ec2: Ec2, fake: FakeEc2) -> None:
     assert await ec2.place() == PLACE
-    assert await ec2.notice() is None
-    assert not await ec2.is_at_risk()
+    assert await ec2.termination_notice() is None
+    assert not await ec2.rebalance_recommended()
     assert fake.tokens_made == 1
 
 
@@ -63,23 +63,25 @@ async def test_no_metadata_service_is_an_error_soon() -> None:
 
 async def test_the_groups_word_comes_first(ec2: Ec2, fake: FakeEc2) -> None:
     fake.target = "Terminated"
-    assert await ec2.notice() == Notice("its auto-scaling group terminates it")
+    assert await ec2.termination_notice() == TerminationNotice("its auto-scaling group terminates it")
 
 
 async def test_a_spot_notice_says_when(ec2: Ec2, fake: FakeEc2) -> None:
     fake.spot = '{"action": "terminate", "time": "2026-11-22T08:22:00Z"}'
     by = datetime(2026, 11, 22, 8, 22, tzinfo=UTC)
-    assert await ec2.notice() == Notice("spot: AWS will terminate it at 2026-11-22T08:22:00Z", by)
+    assert await ec2.termination_notice() == TerminationNotice(
+        "spot: AWS will terminate it at 2026-11-22T08:22:00Z", by
+    )
 
 
 async def test_a_spot_notice_in_other_words_is_one_all_the_same(ec2: Ec2, fake: FakeEc2) -> None:
     fake.spot = "soon"
-    assert await ec2.notice() == Notice("spot: AWS takes it back")
+    assert await ec2.termination_notice() == TerminationNotice("spot: AWS takes it back")
 
 
 async def test_a_recommendation_is_seen(ec2: Ec2, fake: FakeEc2) -> None:
     fake.rebalance = '{"noticeTime": "2026-11-22T08:22:00Z"}'
-    assert await ec2.is_at_risk()
+    assert await ec2.rebalance_recommended()
 
 
 async def test_membership_of_a_group(ec2: Ec2, fake: FakeEc2) -> None:
@@ -89,11 +91,11 @@ async def test_membership_of_a_group(ec2: Ec2, fake: FakeEc2) -> None:
 
 
 async def test_the_calls_name_what_they_mean(ec2: Ec2, fake: FakeEc2) -> None:
-    await ec2.beat(PLACE, GROUP, "serving")
+    await ec2.heartbeat(PLACE, GROUP, "serving")
     await ec2.complete(PLACE, GROUP, "serving", "CONTINUE")
     await ec2.signal(PLACE, "final-project", "WebHosts", success=True)
-    beat, complete, signal = fake.calls
-    assert (beat["Action"], beat["LifecycleHookName"], beat["InstanceId"]) == (
+    heartbeat, complete, signal = fake.calls
+    assert (heartbeat["Action"], heartbeat["LifecycleHookName"], heartbeat["InstanceId"]) == (
         "RecordLifecycleActionHeartbeat", "serving", INSTANCE,
     )  # fmt: skip
     assert (complete["LifecycleActionResult"], complete["AutoScalingGroupName"]) == ("CONTINUE", GROUP)

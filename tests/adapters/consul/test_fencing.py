@@ -20,7 +20,7 @@ from agent.core.model import keys
 from agent.core.model.names import AppName, ImageReference, parse_app, parse_node
 from agent.core.rollout.advance import advance
 from agent.core.rollout.change import Change, signed, writes_of
-from agent.core.rollout.commands import Signature, deploy, pause
+from agent.core.rollout.commands import CommandAuthor, deploy, pause
 from agent.core.rollout.decision import Request
 from agent.core.rollout.fleet import Fleet
 from agent.core.rollout.strategy import Strategy
@@ -28,11 +28,11 @@ from cluster.servers.consul import ConsulServer
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 NODE = parse_node("fenced-1")
-BY = Signature("lab", "a test", 0.0)
+BY = CommandAuthor("lab", "a test", 0.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class Fixture:
     """One app, an operator and a coordinator, each with the token of their role."""
 
     app: AppName
@@ -67,8 +67,8 @@ class Scene:
         return await write_change(self.coordinator, self.app, writes, fence)
 
 
-@pytest_asyncio.fixture(loop_scope="session", name="scene")
-async def _scene(acl_consul: ConsulServer) -> AsyncIterator[Scene]:
+@pytest_asyncio.fixture(loop_scope="session", name="fixture")
+async def _fixture(acl_consul: ConsulServer) -> AsyncIterator[Fixture]:
     app = parse_app(f"lab-{uuid.uuid4().hex[:8]}")
     async with AsyncExitStack() as stack:
         clients = [
@@ -79,55 +79,55 @@ async def _scene(acl_consul: ConsulServer) -> AsyncIterator[Scene]:
         ]
         service = agent_service(NODE, 1, "http://127.0.0.1:1/", {"node": NODE, "coordinator": "true"})
         await register_service(clients[1], service)
-        yield Scene(app, *clients)
+        yield Fixture(app, *clients)
         await deregister_service(clients[1], service.id)
 
 
-async def test_who_lost_the_lock_cannot_write_what_it_decided(scene: Scene) -> None:
+async def test_who_lost_the_lock_cannot_write_what_it_decided(fixture: Fixture) -> None:
     """Its session is gone while it thinks it leads; the next holder writes, and the record has one author."""
-    deposed = await scene.lock()
-    reading = await scene.begin()
-    await destroy_session(scene.coordinator, deposed.session)
-    assert isinstance(await scene.step(reading, deposed, 1), TxnConflict)
-    leader = await scene.lock()
-    assert isinstance(await scene.step(reading, deposed, 1), TxnConflict)
-    assert isinstance(await scene.step(reading, leader, 2), TxnDone)
-    after = await read_fleet(scene.coordinator, scene.app)
+    deposed = await fixture.lock()
+    reading = await fixture.begin()
+    await destroy_session(fixture.coordinator, deposed.session)
+    assert isinstance(await fixture.step(reading, deposed, 1), TxnConflict)
+    leader = await fixture.lock()
+    assert isinstance(await fixture.step(reading, deposed, 1), TxnConflict)
+    assert isinstance(await fixture.step(reading, leader, 2), TxnDone)
+    after = await read_fleet(fixture.coordinator, fixture.app)
     assert after.record is not None
     assert (after.record.epoch, after.record.seq) == (2, 1)
 
 
-async def test_who_read_an_older_record_cannot_write_over_a_command(scene: Scene) -> None:
+async def test_who_read_an_older_record_cannot_write_over_a_command(fixture: Fixture) -> None:
     """The lock alone is not enough: a pause came between reading and writing."""
-    leader = await scene.lock()
-    reading = await scene.begin()
-    assert isinstance(await scene.command(pause(reading.keys, BY), reading), TxnDone)
-    assert isinstance(await scene.step(reading, leader, 1), TxnConflict)
-    assert isinstance(await scene.step(await read_fleet(scene.coordinator, scene.app), leader, 1), TxnDone)
+    leader = await fixture.lock()
+    reading = await fixture.begin()
+    assert isinstance(await fixture.command(pause(reading.keys, BY), reading), TxnDone)
+    assert isinstance(await fixture.step(reading, leader, 1), TxnConflict)
+    assert isinstance(await fixture.step(await read_fleet(fixture.coordinator, fixture.app), leader, 1), TxnDone)
 
 
-async def test_an_answer_that_was_lost_cannot_happen_twice(scene: Scene) -> None:
+async def test_an_answer_that_was_lost_cannot_happen_twice(fixture: Fixture) -> None:
     """The same write again is refused: whoever got no answer reads again and compares."""
-    leader = await scene.lock()
-    reading = await scene.begin()
-    assert isinstance(await scene.step(reading, leader, 1), TxnDone)
-    assert isinstance(await scene.step(reading, leader, 1), TxnConflict)
-    history = await scene.coordinator.list(keys.histories(scene.app))
+    leader = await fixture.lock()
+    reading = await fixture.begin()
+    assert isinstance(await fixture.step(reading, leader, 1), TxnDone)
+    assert isinstance(await fixture.step(reading, leader, 1), TxnConflict)
+    history = await fixture.coordinator.list(keys.histories(fixture.app))
     assert [entry.key.rpartition("/")[2] for entry in history.entries] == ["0", "1"]
 
 
-async def test_of_two_deploys_at_once_one_is_written(scene: Scene) -> None:
+async def test_of_two_deploys_at_once_one_is_written(fixture: Fixture) -> None:
     """Both read the same state; the second is refused by Consul, and told who was first by reading again."""
-    before = await read_fleet(scene.operator, scene.app)
+    before = await read_fleet(fixture.operator, fixture.app)
     both = [
         deploy(before.keys, (), Request(image=ImageReference(f"registry.example/shop:{tag}")), Strategy(), BY)
         for tag in ("b", "c")
     ]
-    results = [await scene.command(change, before) for change in both]
+    results = [await fixture.command(change, before) for change in both]
     assert [type(result) for result in results] == [TxnDone, TxnConflict]
 
 
-async def test_an_operator_cannot_do_a_coordinators_step(scene: Scene) -> None:
+async def test_an_operator_cannot_do_a_coordinators_step(fixture: Fixture) -> None:
     """The mirrors' specs and the lock are not theirs."""
-    lock = Op(Verb.SET, keys.coordinator(scene.app), b"{}")
-    assert isinstance(await scene.operator.txn(lock), TxnDenied)
+    lock = Op(Verb.SET, keys.coordinator(fixture.app), b"{}")
+    assert isinstance(await fixture.operator.txn(lock), TxnDenied)

@@ -22,7 +22,7 @@ from agent.core.model.record import Phase
 from agent.core.model.report import NodeReport, SlotReport
 from agent.core.model.states import SlotPhase
 from agent.core.rollout.change import Change, Guard, Write, writes_of
-from agent.core.rollout.commands import InProgressError, Signature, deploy
+from agent.core.rollout.commands import CommandAuthor, InProgressError, deploy
 from agent.core.rollout.decision import Request
 from agent.core.rollout.strategy import Strategy
 from tests.adapters.consul.suite import BOTH, Server, new_app, server_of
@@ -31,7 +31,7 @@ from tests.adapters.fakes.consul import running as fake_running
 from tests.adapters.fakes.consul_faults import Fault
 
 WEB_1, WEB_2 = parse_node("web-1"), parse_node("web-2")
-BY = Signature("ann", "new prices", 0.0)
+BY = CommandAuthor("ann", "new prices", 0.0)
 RELEASE = {"image": f"shop:b@sha256:{'b' * 64}", "release": "b" * 12, "pin": "1" * 12}
 
 
@@ -57,7 +57,7 @@ def record(phase: Phase, generation: int = 3) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class Town:
+class FakeFleet:
     """A server, an app on it, and a client that may do everything the server lets it."""
 
     server: Server
@@ -100,11 +100,11 @@ class Town:
 
 
 @pytest.fixture
-async def town(kind: str) -> AsyncIterator[Town]:
+async def fake_fleet(kind: str) -> AsyncIterator[FakeFleet]:
     """A server without ACLs."""
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(server_of(kind))
-        yield Town(server, await stack.enter_async_context(ConsulClient(server.url)), new_app())
+        yield FakeFleet(server, await stack.enter_async_context(ConsulClient(server.url)), new_app())
 
 
 def deployed(reading: FleetReading, image: str) -> Change:
@@ -113,14 +113,14 @@ def deployed(reading: FleetReading, image: str) -> Change:
 
 @BOTH
 class TestReading:
-    async def test_a_fleet_is_its_keys_reports_and_live_agents(self, town: Town) -> None:
+    async def test_a_fleet_is_its_keys_reports_and_live_agents(self, fake_fleet: FakeFleet) -> None:
         """Hosts by their own names; who may coordinate; agents of other apps and dead ones are no hosts of it."""
-        await town.client.put(keys.active_image(town.app), b"shop:a")
-        await town.host("web-1")
-        await town.agent_lives("web-2", status="critical")
-        await town.agent_lives("web-3", app="till")
-        await town.agent_lives("core-1", app="", coordinator="true")
-        reading = await read_fleet(town.client, town.app)
+        await fake_fleet.client.put(keys.active_image(fake_fleet.app), b"shop:a")
+        await fake_fleet.host("web-1")
+        await fake_fleet.agent_lives("web-2", status="critical")
+        await fake_fleet.agent_lives("web-3", app="till")
+        await fake_fleet.agent_lives("core-1", app="", coordinator="true")
+        reading = await read_fleet(fake_fleet.client, fake_fleet.app)
         assert reading.live == {"web-1": "web-1-boot"}
         assert reading.coordinators == {"core-1": "core-1-boot"}
         assert set(reading.reports) == {"web-1"}
@@ -128,61 +128,61 @@ class TestReading:
         assert (reading.record, reading.members, reading.notes) == (None, (), ())
         assert (reading.indexes.record, reading.indexes.active) == (0, reading.keys.active.modify_index)
 
-    async def test_members_are_those_of_the_record_s_generation(self, town: Town) -> None:
+    async def test_members_are_those_of_the_record_s_generation(self, fake_fleet: FakeFleet) -> None:
         """What an older rollout left behind does not count."""
-        await town.host("web-1")
-        await town.client.put(keys.rollout(town.app), record(Phase.STAGING))
+        await fake_fleet.host("web-1")
+        await fake_fleet.client.put(keys.rollout(fake_fleet.app), record(Phase.STAGING))
         for generation, node in ((2, "web-9"), (3, "web-1")):
             text = json.dumps({"v": 1, "members": [node]}).encode()
-            await town.client.put(keys.members(town.app, generation), text)
-        reading = await read_fleet(town.client, town.app)
+            await fake_fleet.client.put(keys.members(fake_fleet.app, generation), text)
+        reading = await read_fleet(fake_fleet.client, fake_fleet.app)
         assert reading.members == ("web-1",)
         assert reading.record is not None
         assert reading.record.phase is Phase.STAGING
 
-    async def test_without_the_list_of_members_every_host_is_one(self, town: Town) -> None:
+    async def test_without_the_list_of_members_every_host_is_one(self, fake_fleet: FakeFleet) -> None:
         """Unknown is never empty: a barrier of nobody would be passed at once."""
-        await town.host("web-1")
-        await town.client.put(keys.node_report(town.app, WEB_2), report(town.app, "web-2"))
-        await town.client.put(keys.rollout(town.app), record(Phase.SWITCHING))
-        reading = await read_fleet(town.client, town.app)
+        await fake_fleet.host("web-1")
+        await fake_fleet.client.put(keys.node_report(fake_fleet.app, WEB_2), report(fake_fleet.app, "web-2"))
+        await fake_fleet.client.put(keys.rollout(fake_fleet.app), record(Phase.SWITCHING))
+        reading = await read_fleet(fake_fleet.client, fake_fleet.app)
         assert reading.members == ("web-1", "web-2")
         assert "the list of the rollout's members is gone" in reading.notes[0]
-        await town.client.put(keys.rollout(town.app), record(Phase.SUCCESSFUL))
-        assert (await read_fleet(town.client, town.app)).members == ()
+        await fake_fleet.client.put(keys.rollout(fake_fleet.app), record(Phase.SUCCESSFUL))
+        assert (await read_fleet(fake_fleet.client, fake_fleet.app)).members == ()
 
-    async def test_a_list_of_members_that_is_none_is_an_error(self, town: Town) -> None:
+    async def test_a_list_of_members_that_is_none_is_an_error(self, fake_fleet: FakeFleet) -> None:
         """Somebody wrote there; nothing advances until it is mended."""
-        await town.host("web-1")
-        await town.client.put(keys.rollout(town.app), record(Phase.STAGING))
-        await town.client.put(keys.members(town.app, 3), b'{"v": 1, "members": ["a b"]}')
+        await fake_fleet.host("web-1")
+        await fake_fleet.client.put(keys.rollout(fake_fleet.app), record(Phase.STAGING))
+        await fake_fleet.client.put(keys.members(fake_fleet.app, 3), b'{"v": 1, "members": ["a b"]}')
         with pytest.raises(PermanentError, match="rollouts/3/members holds no list of members"):
-            await read_fleet(town.client, town.app)
+            await read_fleet(fake_fleet.client, fake_fleet.app)
 
-    async def test_a_record_that_cannot_be_read_does_not_hide_the_hosts(self, town: Town) -> None:
+    async def test_a_record_that_cannot_be_read_does_not_hide_the_hosts(self, fake_fleet: FakeFleet) -> None:
         """A newer version's, or nothing a person should write: asked for, it says so."""
-        await town.host("web-1")
+        await fake_fleet.host("web-1")
         for text, said in ((b'{"v": 2}', "version 2"), (b"{}", "unreadable"), (b"", "is empty")):
-            await town.client.put(keys.rollout(town.app), text)
-            reading = await read_fleet(town.client, town.app)
+            await fake_fleet.client.put(keys.rollout(fake_fleet.app), text)
+            reading = await read_fleet(fake_fleet.client, fake_fleet.app)
             assert set(reading.live) == {"web-1"}
             with pytest.raises(PermanentError, match=said):
                 _ = reading.record
 
-    async def test_what_is_no_report_is_noted_and_counts_as_none(self, town: Town) -> None:
+    async def test_what_is_no_report_is_noted_and_counts_as_none(self, fake_fleet: FakeFleet) -> None:
         """Of a newer version, of another host or app, or no report at all; of an agent without a name."""
-        await town.host("web-1")
+        await fake_fleet.host("web-1")
         junk = {
-            "web-2": report(town.app, "web-2", v=2, slots="of another form"),
-            "web-3": report(town.app, "web-9"),
+            "web-2": report(fake_fleet.app, "web-2", v=2, slots="of another form"),
+            "web-3": report(fake_fleet.app, "web-9"),
             "web-4": report(AppName("till"), "web-4"),
             "web-5": b"\xff",
-            "a/b": report(town.app, "a"),
+            "a/b": report(fake_fleet.app, "a"),
         }
         for name, text in junk.items():
-            await town.client.put(f"{keys.node_reports(town.app)}{name}", text)
-        await town.agent_lives("web-6", node="")
-        reading = await read_fleet(town.client, town.app)
+            await fake_fleet.client.put(f"{keys.node_reports(fake_fleet.app)}{name}", text)
+        await fake_fleet.agent_lives("web-6", node="")
+        reading = await read_fleet(fake_fleet.client, fake_fleet.app)
         assert (set(reading.reports), set(reading.live)) == ({"web-1"}, {"web-1"})
         notes = "\n".join(reading.notes)
         for said in (
@@ -195,11 +195,11 @@ class TestReading:
             assert said in notes
         assert len(reading.notes) == 6
 
-    async def test_a_fleet_without_any_agent_is_not_known(self, town: Town) -> None:
+    async def test_a_fleet_without_any_agent_is_not_known(self, fake_fleet: FakeFleet) -> None:
         """A token that may not read services sees the same: Consul does not tell the two apart."""
-        await town.client.put(keys.node_report(town.app, WEB_1), report(town.app, "web-1"))
+        await fake_fleet.client.put(keys.node_report(fake_fleet.app, WEB_1), report(fake_fleet.app, "web-1"))
         with pytest.raises(ConsulForbiddenError, match="none is registered, or the token may not read"):
-            await read_fleet(town.client, town.app)
+            await read_fleet(fake_fleet.client, fake_fleet.app)
 
 
 @BOTH
@@ -238,90 +238,90 @@ class TestRights:
 
 @BOTH
 class TestWriting:
-    async def test_a_change_is_written_whole_with_its_audit_entry(self, town: Town) -> None:
+    async def test_a_change_is_written_whole_with_its_audit_entry(self, fake_fleet: FakeFleet) -> None:
         """And read back as it was meant."""
-        await town.host("web-1")
-        before = await read_fleet(town.client, town.app)
+        await fake_fleet.host("web-1")
+        before = await read_fleet(fake_fleet.client, fake_fleet.app)
         change = deployed(before, "shop:b")
-        assert isinstance(await town.write(change, before), TxnDone)
-        after = await read_fleet(town.client, town.app)
+        assert isinstance(await fake_fleet.write(change, before), TxnDone)
+        after = await read_fleet(fake_fleet.client, fake_fleet.app)
         assert after.record == change.record
-        entry = await town.client.get(keys.history(town.app, 1, 0))
+        entry = await fake_fleet.client.get(keys.history(fake_fleet.app, 1, 0))
         assert entry is not None
         assert json.loads(entry.value)["author"] == "ann"
 
-    async def test_of_two_deploys_at_once_one_wins_and_the_other_learns_of_it(self, town: Town) -> None:
+    async def test_of_two_deploys_at_once_one_wins_and_the_other_learns_of_it(self, fake_fleet: FakeFleet) -> None:
         """Both have read the same; who lost reads again and is told who, what and why."""
-        await town.host("web-1")
-        before = await read_fleet(town.client, town.app)
-        results = [await town.write(deployed(before, image), before) for image in ("shop:b", "shop:c")]
+        await fake_fleet.host("web-1")
+        before = await read_fleet(fake_fleet.client, fake_fleet.app)
+        results = [await fake_fleet.write(deployed(before, image), before) for image in ("shop:b", "shop:c")]
         assert [type(result) for result in results] == [TxnDone, TxnConflict]
         with pytest.raises(InProgressError, match=r"rollout 1 \(shop:b\) by ann \(new prices\) is pending"):
-            deployed(await read_fleet(town.client, town.app), "shop:c")
+            deployed(await read_fleet(fake_fleet.client, fake_fleet.app), "shop:c")
 
-    async def test_s6_a_deposed_coordinator_s_write_fails(self, town: Town) -> None:
+    async def test_s6_a_deposed_coordinator_s_write_fails(self, fake_fleet: FakeFleet) -> None:
         """Its session is gone, whether or not another one has the lock already; nothing of the write is there."""
-        await town.host("web-1")
-        old = await town.locked()
-        reading = await read_fleet(town.client, town.app)
-        await destroy_session(town.client, old.session)
-        assert isinstance(await town.write(deployed(reading, "shop:b"), reading, old), TxnConflict)
-        new = await town.locked()
-        assert isinstance(await town.write(deployed(reading, "shop:b"), reading, old), TxnConflict)
-        assert (await town.client.list(f"{town.app}/")).entries == ()
-        assert isinstance(await town.write(deployed(reading, "shop:b"), reading, new), TxnDone)
+        await fake_fleet.host("web-1")
+        old = await fake_fleet.locked()
+        reading = await read_fleet(fake_fleet.client, fake_fleet.app)
+        await destroy_session(fake_fleet.client, old.session)
+        assert isinstance(await fake_fleet.write(deployed(reading, "shop:b"), reading, old), TxnConflict)
+        new = await fake_fleet.locked()
+        assert isinstance(await fake_fleet.write(deployed(reading, "shop:b"), reading, old), TxnConflict)
+        assert (await fake_fleet.client.list(f"{fake_fleet.app}/")).entries == ()
+        assert isinstance(await fake_fleet.write(deployed(reading, "shop:b"), reading, new), TxnDone)
 
-    async def test_the_lock_is_held_by_one_session(self, town: Town) -> None:
+    async def test_the_lock_is_held_by_one_session(self, fake_fleet: FakeFleet) -> None:
         """And only a session that lives can take it."""
-        holder = await town.locked()
-        other = await create_session(town.client, SessionSpec("lab"))
-        lock = Op(Verb.LOCK, keys.coordinator(town.app), b"{}", session=other)
-        assert isinstance(await town.client.txn(lock), TxnConflict)
-        entry = await town.client.get(keys.coordinator(town.app))
+        holder = await fake_fleet.locked()
+        other = await create_session(fake_fleet.client, SessionSpec("lab"))
+        lock = Op(Verb.LOCK, keys.coordinator(fake_fleet.app), b"{}", session=other)
+        assert isinstance(await fake_fleet.client.txn(lock), TxnConflict)
+        entry = await fake_fleet.client.get(keys.coordinator(fake_fleet.app))
         assert entry is not None
         assert entry.session == holder.session
-        await destroy_session(town.client, other)
-        await destroy_session(town.client, holder.session)
-        assert isinstance(await town.client.txn(lock), TxnConflict)
+        await destroy_session(fake_fleet.client, other)
+        await destroy_session(fake_fleet.client, holder.session)
+        assert isinstance(await fake_fleet.client.txn(lock), TxnConflict)
 
-    async def test_a_check_writes_nothing_and_guards_the_rest(self, town: Town) -> None:
+    async def test_a_check_writes_nothing_and_guards_the_rest(self, fake_fleet: FakeFleet) -> None:
         """By index, or by absence, which Consul's own check of index 0 cannot tell."""
-        key, other = keys.active_image(town.app), Write(keys.stage_image(town.app), b"shop:b")
+        key, other = keys.active_image(fake_fleet.app), Write(keys.stage_image(fake_fleet.app), b"shop:b")
         absent = Write(key, guard=Guard.CHECK)
-        assert isinstance(await write_change(town.client, town.app, (absent, other)), TxnDone)
-        await town.client.put(key, b"shop:a")
-        entry = await town.client.get(key)
+        assert isinstance(await write_change(fake_fleet.client, fake_fleet.app, (absent, other)), TxnDone)
+        await fake_fleet.client.put(key, b"shop:a")
+        entry = await fake_fleet.client.get(key)
         assert entry is not None
         same = Write(key, guard=Guard.CHECK, index=entry.modify_index)
-        assert isinstance(await write_change(town.client, town.app, (absent, other)), TxnConflict)
-        assert isinstance(await write_change(town.client, town.app, (same, other)), TxnDone)
-        await town.client.put(key, b"shop:c")
-        assert isinstance(await write_change(town.client, town.app, (same, other)), TxnConflict)
+        assert isinstance(await write_change(fake_fleet.client, fake_fleet.app, (absent, other)), TxnConflict)
+        assert isinstance(await write_change(fake_fleet.client, fake_fleet.app, (same, other)), TxnDone)
+        await fake_fleet.client.put(key, b"shop:c")
+        assert isinstance(await write_change(fake_fleet.client, fake_fleet.app, (same, other)), TxnConflict)
 
 
 async def test_an_answer_that_was_lost_is_found_by_reading_again() -> None:
     """It may have happened: a repeat is refused, and the record says whose it is."""
     async with fake_running() as fake, ConsulClient(fake.url) as client:
-        town = Town(fake, client, new_app())
-        await town.host("web-1")
-        before = await read_fleet(client, town.app)
+        fake_fleet = FakeFleet(fake, client, new_app())
+        await fake_fleet.host("web-1")
+        before = await read_fleet(client, fake_fleet.app)
         change = deployed(before, "shop:b")
         fake.fault = Fault.DROP
         with pytest.raises(ConsulUnavailableError):
-            await town.write(change, before)
+            await fake_fleet.write(change, before)
         fake.fault = None
-        assert isinstance(await town.write(change, before), TxnConflict)
-        assert (await read_fleet(client, town.app)).record == change.record
+        assert isinstance(await fake_fleet.write(change, before), TxnConflict)
+        assert (await read_fleet(client, fake_fleet.app)).record == change.record
 
 
 async def test_a_fleet_is_read_consistently_when_asked() -> None:
     """Every read of it: one that a deposed leader answers could pass the barrier."""
     async with fake_running() as fake, ConsulClient(fake.url) as client:
-        town = Town(fake, client, new_app())
-        await town.host("web-1")
+        fake_fleet = FakeFleet(fake, client, new_app())
+        await fake_fleet.host("web-1")
         for mode, expected in ((Consistency.CONSISTENT, True), (Consistency.DEFAULT, False)):
             fake.requests.clear()
-            await read_fleet(client, town.app, mode)
+            await read_fleet(client, fake_fleet.app, mode)
             assert {"consistent" in query for _, _, query in fake.requests} == {expected}
 
 
@@ -329,11 +329,11 @@ async def test_a_fleet_is_read_consistently_when_asked() -> None:
 async def test_a_consul_that_says_it_filtered_is_believed(hidden: str) -> None:
     """Consul from 1.11 on: something was left out, so nothing is known."""
     async with fake_running() as fake, ConsulClient(fake.url) as client:
-        town = Town(fake, client, new_app())
-        await town.host("web-1")
+        fake_fleet = FakeFleet(fake, client, new_app())
+        await fake_fleet.host("web-1")
         fake.fault = Fault.FILTERED if hidden == "keys" else Fault.FILTERED_HEALTH
         with pytest.raises(ConsulForbiddenError, match="may not read"):
-            await read_fleet(client, town.app)
+            await read_fleet(client, fake_fleet.app)
 
 
 async def test_keys_that_a_listing_hides_are_not_absent() -> None:

@@ -32,19 +32,19 @@ NODES, COORDINATORS, OPERATORS = frozenset({Role.NODE}), frozenset({Role.COORDIN
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class Fixture:
     """One app, and a client with the token of one role."""
 
     client: ConsulClient
     app: AppName
 
 
-Attempt = Callable[[Scene], Awaitable[bool]]
+Attempt = Callable[[Fixture], Awaitable[bool]]
 
 
 def reads(key: Callable[[AppName], str]) -> Attempt:
-    async def attempt(scene: Scene) -> bool:
-        await scene.client.get(key(scene.app))
+    async def attempt(fixture: Fixture) -> bool:
+        await fixture.client.get(key(fixture.app))
         return True
 
     return attempt
@@ -53,8 +53,8 @@ def reads(key: Callable[[AppName], str]) -> Attempt:
 def lists(prefix: Callable[[AppName], str]) -> Attempt:
     """A listing without the right looks empty, so something is there to be seen."""
 
-    async def attempt(scene: Scene) -> bool:
-        return bool((await scene.client.list(prefix(scene.app))).entries)
+    async def attempt(fixture: Fixture) -> bool:
+        return bool((await fixture.client.list(prefix(fixture.app))).entries)
 
     return attempt
 
@@ -62,54 +62,54 @@ def lists(prefix: Callable[[AppName], str]) -> Attempt:
 def writes(key: Callable[[AppName], str]) -> Attempt:
     """Alone and in a transaction, where a missing right looks different; and what may be written may be deleted."""
 
-    async def attempt(scene: Scene) -> bool:
-        name = key(scene.app)
+    async def attempt(fixture: Fixture) -> bool:
+        name = key(fixture.app)
         alone = True
         try:
-            await scene.client.put(name, b"x")
+            await fixture.client.put(name, b"x")
         except ConsulForbiddenError:
             alone = False
-        together = not isinstance(await scene.client.txn(Op(Verb.SET, name, b"y")), TxnDenied)
+        together = not isinstance(await fixture.client.txn(Op(Verb.SET, name, b"y")), TxnDenied)
         assert alone == together
         if alone:
-            assert await scene.client.delete(name)
+            assert await fixture.client.delete(name)
         return alone
 
     return attempt
 
 
-async def locks(scene: Scene) -> bool:
-    session = await create_session(scene.client, SessionSpec("lab"))
+async def locks(fixture: Fixture) -> bool:
+    session = await create_session(fixture.client, SessionSpec("lab"))
     try:
-        lock = Op(Verb.LOCK, keys.coordinator(scene.app), b"{}", session=session)
-        return not isinstance(await scene.client.txn(lock), TxnDenied)
+        lock = Op(Verb.LOCK, keys.coordinator(fixture.app), b"{}", session=session)
+        return not isinstance(await fixture.client.txn(lock), TxnDenied)
     finally:
-        await destroy_session(scene.client, session)
+        await destroy_session(fixture.client, session)
 
 
 def registers(name: Callable[[AppName], str]) -> Attempt:
-    async def attempt(scene: Scene) -> bool:
-        service = Service(f"lab-{uuid.uuid4().hex[:6]}", name(scene.app), 1, "http://127.0.0.1:1/", {})
-        await register_service(scene.client, service)
-        await deregister_service(scene.client, service.id)
+    async def attempt(fixture: Fixture) -> bool:
+        service = Service(f"lab-{uuid.uuid4().hex[:6]}", name(fixture.app), 1, "http://127.0.0.1:1/", {})
+        await register_service(fixture.client, service)
+        await deregister_service(fixture.client, service.id)
         return True
 
     return attempt
 
 
 def sees(name: Callable[[AppName], str]) -> Attempt:
-    async def attempt(scene: Scene) -> bool:
-        return bool((await health_service(scene.client, name(scene.app))).instances)
+    async def attempt(fixture: Fixture) -> bool:
+        return bool((await health_service(fixture.client, name(fixture.app))).instances)
 
     return attempt
 
 
-async def names_its_agent(scene: Scene) -> bool:
-    return bool((await agent_self(scene.client)).version)
+async def names_its_agent(fixture: Fixture) -> bool:
+    return bool((await agent_self(fixture.client)).version)
 
 
-async def lists_tokens(scene: Scene) -> bool:
-    await scene.client.http.send(Request("GET", "/v1/acl/tokens"))
+async def lists_tokens(fixture: Fixture) -> bool:
+    await fixture.client.http.send(Request("GET", "/v1/acl/tokens"))
     return True
 
 
@@ -152,15 +152,15 @@ TABLE: dict[str, tuple[Attempt, frozenset[Role]]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Town:
+class FakeFleet:
     """An app with something in each place, and a client for each role."""
 
     app: AppName
     clients: dict[Role, ConsulClient]
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="session", name="town")
-async def _town(acl_consul: ConsulServer) -> AsyncIterator[Town]:
+@pytest_asyncio.fixture(scope="module", loop_scope="session", name="fake_fleet")
+async def _fake_fleet(acl_consul: ConsulServer) -> AsyncIterator[FakeFleet]:
     app = parse_app(f"lab-{uuid.uuid4().hex[:8]}")
     for key in (f"{app}/port", f"{app}-status/nodes/web-9", f"{app}-status/history/9/9"):
         await acl_consul.put(key, "1")
@@ -172,18 +172,18 @@ async def _town(acl_consul: ConsulServer) -> AsyncIterator[Town]:
         manager = await client(acl_consul.token or "")
         for name in (app, AGENT_SERVICE):
             await register_service(manager, Service(f"{name}-web-9", name, 1, "http://127.0.0.1:1/", {}))
-        yield Town(app, {role: await client(await acl_consul.create_token(policy(role, app))) for role in Role})
+        yield FakeFleet(app, {role: await client(await acl_consul.create_token(policy(role, app))) for role in Role})
 
 
 @pytest.mark.real
 @pytest.mark.asyncio(loop_scope="session")
 @pytest.mark.parametrize("role", Role)
 @pytest.mark.parametrize("what", TABLE)
-async def test_a_role_may_do_what_the_table_says_and_nothing_else(town: Town, role: Role, what: str) -> None:
+async def test_a_role_may_do_what_the_table_says_and_nothing_else(fake_fleet: FakeFleet, role: Role, what: str) -> None:
     """Under default deny, with the shipped policy alone."""
     attempt, allowed = TABLE[what]
     try:
-        done = await attempt(Scene(town.clients[role], town.app))
+        done = await attempt(Fixture(fake_fleet.clients[role], fake_fleet.app))
     except ConsulForbiddenError:
         done = False
     assert done == (role in allowed)

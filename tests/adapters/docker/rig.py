@@ -83,9 +83,9 @@ def release(bench: Bench, spec: RunSpec, generation: int = 0) -> Release:
     return Release(bench.reference, bench.digest, spec, generation)
 
 
-def request(bench: Bench, program: Program, *, tenancy: int = 1, **spec: Any) -> RunRequest:
+def request(bench: Bench, program: Program, *, occupancy: int = 1, **spec: Any) -> RunRequest:
     """Ask for *program* in slot blue, with further fields of the run spec."""
-    return RunRequest(SlotName.BLUE, release(bench, RunSpec(command=program.command, **spec)), tenancy)
+    return RunRequest(SlotName.BLUE, release(bench, RunSpec(command=program.command, **spec)), occupancy)
 
 
 async def only(docker: AnyDocker) -> Container:

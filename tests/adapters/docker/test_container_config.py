@@ -111,7 +111,7 @@ def test_secret_values_are_in_env_only() -> None:
 
 
 def test_container_names_differ_by_node_and_tenancy() -> None:
-    """Two tenants, or two hosts on one daemon, never meet in a name."""
+    """Two occupants, or two hosts on one daemon, never meet in a name."""
     name = container_name(app(), NODE, ask())
     assert name == f"tidegate-cs90-green-{ask().release.id}-web-1-4"
 

@@ -61,7 +61,7 @@ async def test_an_image_is_found_without_a_registry(bench: Bench) -> None:
 
 
 async def test_a_container_runs_on_its_slots_address(bench: Bench, adapter: AnyDocker) -> None:
-    """The new tenant of a slot has the slot's fixed address."""
+    """The new occupant of a slot has the slot's fixed address."""
     id_ = await adapter.run(request(bench, POLITE))
     assert await bench.address(id_) == bench.app.address(SlotName.BLUE)
 
@@ -72,7 +72,7 @@ async def test_a_container_is_adopted_by_its_labels(bench: Bench, adapter: AnyDo
     id_ = await adapter.run(asked)
     found = await only(bench.adapter())
     wanted = asked.release
-    assert (found.id, found.slot, found.tenancy, found.generation) == (id_, SlotName.GREEN, 3, 7)
+    assert (found.id, found.slot, found.occupancy, found.generation) == (id_, SlotName.GREEN, 3, 7)
     assert (found.reference, found.digest, found.release, found.pin) == (
         (wanted.reference, wanted.digest, wanted.id, wanted.pin)
     )
@@ -161,13 +161,13 @@ async def test_tail_is_safe_to_show(bench: Bench, adapter: AnyDocker) -> None:
 
 
 async def test_start_again_keeps_address_and_tenancy(bench: Bench, adapter: AnyDocker) -> None:
-    """A restarted container is the same tenant at the same address, with another start time."""
-    id_ = await adapter.run(request(bench, POLITE, tenancy=4))
+    """A restarted container is the same occupant at the same address, with another start time."""
+    id_ = await adapter.run(request(bench, POLITE, occupancy=4))
     before = await only(adapter)
     await adapter.stop(id_, 0)
     await adapter.start(id_)
     after = await only(adapter)
-    assert (after.id, after.tenancy, after.is_running) == (id_, 4, True)
+    assert (after.id, after.occupancy, after.is_running) == (id_, 4, True)
     assert after.started_at != before.started_at
     assert await bench.address(id_) == bench.app.address(SlotName.BLUE)
 
@@ -215,10 +215,10 @@ async def test_an_unknown_executable_is_refused_and_leaves_nothing(bench: Bench,
 
 
 async def test_a_taken_address_is_refused(bench: Bench, adapter: AnyDocker) -> None:
-    """A second tenant of a slot cannot start while the first one runs, and leaves nothing."""
+    """A second occupant of a slot cannot start while the first one runs, and leaves nothing."""
     first = await adapter.run(request(bench, POLITE))
     with pytest.raises(AddressTakenError, match="of slot blue is in use: another container"):
-        await adapter.run(request(bench, POLITE, tenancy=2))
+        await adapter.run(request(bench, POLITE, occupancy=2))
     assert (await only(adapter)).id == first
 
 

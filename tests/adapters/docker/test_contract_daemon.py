@@ -39,7 +39,7 @@ async def test_events_tell_of_own_containers_only(bench: Bench, adapter: AnyDock
     other = bench.adapter(node=NodeName("web-2"))
     async with asyncio.timeout(20), aclosing(adapter.events()) as events:
         assert await anext(events) == "connected"
-        stranger = await other.run(request(bench, CRASH, tenancy=9))
+        stranger = await other.run(request(bench, CRASH, occupancy=9))
         await other.remove(stranger)
         await adapter.run(request(bench, CRASH))
         assert [await anext(events) for _ in range(3)] == ["create", "start", "die"]

@@ -20,7 +20,7 @@ from agent.runtime.host.images import prune_image, pull_image
 from cluster.servers.dockerd import DockerDaemon
 from cluster.servers.ports import free_port
 from cluster.servers.registry import Login, Registry, registry
-from cluster.servers.stalling_proxy import Dam
+from cluster.servers.stalling_proxy import StallingProxy
 from tests.adapters.docker.rig import build, make_app
 
 pytestmark = pytest.mark.real
@@ -180,11 +180,11 @@ async def test_a_pull_that_stops_in_mid_layer_is_noticed(
 ) -> None:
     """No byte for the stall time ends the pull, and says how far it was; the daemon gives up too."""
     image = await push(docker, registry, payload=os.urandom(6 * 1024**2))
-    dam = Dam(registry.port, 3 * 1024**2)
+    stalling_proxy = StallingProxy(registry.port, 3 * 1024**2)
     progress = PullProgress()
     async with asyncio.timeout(60), asyncio.TaskGroup() as group:
-        proxy = group.create_task(dam.serve())
-        reference = image.at(f"127.0.0.1:{dam.port}")
+        proxy = group.create_task(stalling_proxy.serve())
+        reference = image.at(f"127.0.0.1:{stalling_proxy.port}")
         with pytest.raises(ImagePullError, match=r"stalled for 1\.5s at \d\d %"):
             await adapter.pull(reference, progress, 1.5)
         proxy.cancel()
@@ -196,12 +196,12 @@ async def test_a_pull_that_stops_in_mid_layer_is_noticed(
 async def test_a_cancelled_pull_ends(docker: DockerDaemon, adapter: DockerAdapter, registry: Registry) -> None:
     """Cancelling is prompt, and the adapter goes on working."""
     image = await push(docker, registry, payload=os.urandom(6 * 1024**2))
-    dam = Dam(registry.port, 3 * 1024**2)
+    stalling_proxy = StallingProxy(registry.port, 3 * 1024**2)
     async with asyncio.timeout(60), asyncio.TaskGroup() as group:
-        proxy = group.create_task(dam.serve())
-        reference = image.at(f"127.0.0.1:{dam.port}")
+        proxy = group.create_task(stalling_proxy.serve())
+        reference = image.at(f"127.0.0.1:{stalling_proxy.port}")
         pull = group.create_task(adapter.pull(reference, PullProgress(), 60))
-        await dam.is_dry.wait()
+        await stalling_proxy.is_dry.wait()
         pull.cancel()
         with pytest.raises(asyncio.CancelledError):
             await pull

@@ -173,7 +173,7 @@ class FakeDocker:
                 containers.append(container(each.shown()))
             except ValueError:
                 strays.append(each.id)
-        return Listing(tuple(sorted(containers, key=lambda each: each.tenancy)), tuple(sorted(strays)))
+        return Listing(tuple(sorted(containers, key=lambda each: each.occupancy)), tuple(sorted(strays)))
 
     async def run(self, request: RunRequest) -> ContainerId:
         self._reach()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from agent.core.host.observed import Proxy, Server, Worker
 from agent.core.model.errors import HaproxyRefusedError, HaproxyUnavailableError
 from agent.core.model.names import Pin, SlotName
-from agent.core.model.states import AdminState, Gate
+from agent.core.model.states import AdminState, ReadinessGate
 
 
 @dataclass(slots=True)
@@ -45,13 +45,13 @@ class FakeHaproxy:
 
     slots: dict[SlotName, FakeSlot] = field(default_factory=lambda: {slot: FakeSlot() for slot in SlotName})
     pins: dict[SlotName, Pin] = field(default_factory=dict)
-    gate: Gate = Gate.CLOSED
+    gate: ReadinessGate = ReadinessGate.CLOSED
     pins_saved: bool = True
     gate_saved: bool = True
     worker: Worker = field(default_factory=lambda: Worker(pid=100, start_time_s=1_000))
     old_workers: int | None = 0
     away: bool = False
-    cut: list[SlotName] = field(default_factory=list)
+    sessions_closed: list[SlotName] = field(default_factory=list)
     """Slots whose sessions were shut down, in order."""
     saved: dict[SlotName, tuple[AdminState, bool]] | None = None
     """The server-state file."""
@@ -107,14 +107,14 @@ class FakeHaproxy:
         """Cut what is open on a slot."""
         self._require_answer()
         self.slots[slot].open_requests = 0
-        self.cut.append(slot)
+        self.sessions_closed.append(slot)
 
     async def set_pins(self, pins: Mapping[SlotName, Pin]) -> None:
         """Make both maps hold exactly *pins*."""
         self._require_answer()
         self.pins, self.pins_saved = dict(pins), True
 
-    async def set_gate(self, gate: Gate) -> None:
+    async def set_gate(self, gate: ReadinessGate) -> None:
         """Set what load balancers are told."""
         self._require_answer()
         self.gate, self.gate_saved = gate, True

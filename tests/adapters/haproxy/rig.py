@@ -10,7 +10,7 @@ from typing import Protocol
 from agent.adapters.haproxy.files import ProxyPaths
 from agent.adapters.haproxy.runtime_api import HaproxySocket
 from agent.core.host.observed import Proxy
-from agent.core.model.app import App, Knobs
+from agent.core.model.app import App, DeployTimings
 from agent.core.model.names import Pin, SlotName
 from agent.core.model.states import AdminState
 from agent.provision.haproxy_config import ProxyOptions, render
@@ -210,6 +210,6 @@ async def real_bench(home: Path, **app_settings: object) -> AsyncIterator[RealBe
             await backend.stop()
 
 
-def visits(idle_s: int) -> Knobs:
+def visits(idle_s: int) -> DeployTimings:
     """Return knobs whose visits end after *idle_s* seconds."""
-    return Knobs(visit_idle=idle_s)
+    return DeployTimings(visit_idle=idle_s)

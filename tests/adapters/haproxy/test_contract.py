@@ -7,7 +7,7 @@ import pytest
 import pytest_asyncio
 
 from agent.core.model.errors import HaproxyRefusedError, HaproxyUnavailableError
-from agent.core.model.states import AdminState, Gate
+from agent.core.model.states import AdminState, ReadinessGate
 from tests.adapters.haproxy.rig import (
     BLUE,
     BLUE_PIN,
@@ -53,7 +53,7 @@ async def test_a_fresh_haproxy_serves_nothing_and_is_closed(bench: Bench) -> Non
     found = await bench.proxy.observe()
     assert [server.status for server in found.servers.values()] == ["MAINT", "MAINT"]
     assert await admins(bench.proxy) == (MAINT, MAINT)
-    assert (found.pins, found.pins_saved, found.gate, found.gate_saved) == ({}, True, Gate.CLOSED, True)
+    assert (found.pins, found.pins_saved, found.gate, found.gate_saved) == ({}, True, ReadinessGate.CLOSED, True)
     assert (found.old_workers, found.state_saved) == (0, False)
     assert found.servers[BLUE].open_requests == found.servers[BLUE].queued == 0
 
@@ -154,7 +154,13 @@ async def test_pins_are_exactly_what_was_set_last(bench: Bench) -> None:
 
 async def test_the_gate_is_what_was_set_last(bench: Bench) -> None:
     """Each value, and each again."""
-    for gate in (Gate.HOLDING, Gate.HOLDING, Gate.OPEN, Gate.CLOSED, Gate.OPEN):
+    for gate in (
+        ReadinessGate.HOLDING,
+        ReadinessGate.HOLDING,
+        ReadinessGate.OPEN,
+        ReadinessGate.CLOSED,
+        ReadinessGate.OPEN,
+    ):
         await bench.proxy.set_gate(gate)
         found = await bench.proxy.observe()
         assert (found.gate, found.gate_saved) == (gate, True)
@@ -176,7 +182,7 @@ async def test_a_reload_keeps_states_pins_and_gate(bench: Bench) -> None:
     await stage(bench, BLUE, GREEN)
     await bench.proxy.serve(BLUE)
     await bench.proxy.set_pins(PINS)
-    await bench.proxy.set_gate(Gate.OPEN)
+    await bench.proxy.set_gate(ReadinessGate.OPEN)
     await bench.proxy.switch(GREEN, BLUE, DRAIN)
     await bench.proxy.save_state()
     before = await bench.proxy.observe()
@@ -185,7 +191,7 @@ async def test_a_reload_keeps_states_pins_and_gate(bench: Bench) -> None:
     assert after.worker != before.worker
     assert await admins(bench.proxy) == (DRAIN, READY)
     assert after.servers[GREEN].is_serving
-    assert (after.pins, after.pins_saved, after.gate, after.gate_saved) == (PINS, True, Gate.OPEN, True)
+    assert (after.pins, after.pins_saved, after.gate, after.gate_saved) == (PINS, True, ReadinessGate.OPEN, True)
 
 
 async def test_a_reload_without_saved_states_serves_nothing(bench: Bench) -> None:
@@ -218,7 +224,7 @@ async def test_a_haproxy_that_is_away_is_unavailable(bench: Bench) -> None:
         proxy.switch(BLUE, GREEN, DRAIN),
         proxy.shutdown_sessions(BLUE),
         proxy.set_pins(PINS),
-        proxy.set_gate(Gate.OPEN),
+        proxy.set_gate(ReadinessGate.OPEN),
         proxy.save_state(),
     ):
         with pytest.raises(HaproxyUnavailableError):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from agent.core.model.states import Gate
+from agent.core.model.states import ReadinessGate
 from tests.adapters.haproxy.rig import (
     BLUE,
     BLUE_PIN,
@@ -185,7 +185,11 @@ async def test_a_rollback_moves_only_visitors_of_what_is_taken_back(bench: RealB
 
 async def test_the_gate_before_anything_serves(bare: RealBench) -> None:
     """Closed and open: 503 to balancers. Holding: ready, and the holding page for people, not to be stored."""
-    for gate, ready, body in ((None, 503, b"503"), (Gate.OPEN, 503, b"503"), (Gate.CLOSED, 503, b"503")):
+    for gate, ready, body in (
+        (None, 503, b"503"),
+        (ReadinessGate.OPEN, 503, b"503"),
+        (ReadinessGate.CLOSED, 503, b"503"),
+    ):
         if gate is not None:
             await bare.proxy.set_gate(gate)
         assert (await bare.get("/_lb/cs90")).status == ready
@@ -193,7 +197,7 @@ async def test_the_gate_before_anything_serves(bare: RealBench) -> None:
         assert page.status == 503
         assert body in page.body
         assert b"This host is ready" not in page.body
-    await bare.proxy.set_gate(Gate.HOLDING)
+    await bare.proxy.set_gate(ReadinessGate.HOLDING)
     assert (await bare.get("/_lb/cs90")).status == 200
     page = await bare.get()
     assert (page.status, page.head.fields["retry-after"], page.head.fields["cache-control"]) == (503, "5", "no-store")
@@ -204,18 +208,18 @@ async def test_the_gate_before_anything_serves(bare: RealBench) -> None:
 
 async def test_the_gate_while_a_slot_serves(bench: RealBench) -> None:
     """Balancers hear of a closed gate; visitors who still come are served, whatever the gate."""
-    for gate, ready in ((Gate.OPEN, 200), (Gate.HOLDING, 200), (Gate.CLOSED, 503)):
+    for gate, ready in ((ReadinessGate.OPEN, 200), (ReadinessGate.HOLDING, 200), (ReadinessGate.CLOSED, 503)):
         await bench.proxy.set_gate(gate)
         assert (await bench.get("/_lb/cs90")).status == ready
         assert (await bench.get()).version == "blue"
     assert (await bench.get("/_lb/alive")).status == 200
-    await bench.proxy.set_gate(Gate.OPEN)
+    await bench.proxy.set_gate(ReadinessGate.OPEN)
     assert (await bench.get("/_lb/cs90x")).version == "blue"
 
 
 async def test_a_host_with_only_a_draining_slot_is_not_ready(bench: RealBench) -> None:
     """Pinned visitors are still served."""
-    await bench.proxy.set_gate(Gate.OPEN)
+    await bench.proxy.set_gate(ReadinessGate.OPEN)
     await bench.proxy.set_state(BLUE, MAINT)
     assert (await bench.get("/_lb/cs90")).status == 503
     assert (await bench.get(fields=cookie(GREEN_PIN))).version == "green"
@@ -227,7 +231,7 @@ async def test_only_named_hosts_reach_the_app(haproxy_dir: Path) -> None:
         await bench.stage(BLUE)
         await bench.proxy.set_pins(PINS)
         await bench.proxy.serve(BLUE)
-        await bench.proxy.set_gate(Gate.OPEN)
+        await bench.proxy.set_gate(ReadinessGate.OPEN)
         for host, status in (("shop.example", 200), ("WWW.shop.example:80", 200), ("other.example", 404)):
             connection = await bench.connect()
             connection.writer.write(f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())

@@ -13,7 +13,7 @@ import pytest_asyncio
 from agent.adapters.haproxy.runtime_api import HaproxySocket
 from agent.core.model.errors import HaproxyRefusedError, HaproxyUnavailableError, PermanentError
 from agent.core.model.names import SlotName
-from agent.core.model.states import Gate
+from agent.core.model.states import ReadinessGate
 from cluster.servers.ports import free_port
 from cluster.servers.process import eventually
 from cluster.traffic.record import RequestFailedError
@@ -201,14 +201,14 @@ async def test_without_a_master_socket_old_workers_are_unknown(bench: RealBench)
 
 async def test_files_that_differ_from_the_runtime_are_seen_and_mended(bench: RealBench) -> None:
     """A lost, foreign or older map file shows as not saved; setting the same again writes it."""
-    await bench.proxy.set_gate(Gate.OPEN)
+    await bench.proxy.set_gate(ReadinessGate.OPEN)
     for path in bench.paths.maps(bench.app.name):
         for damage in (path.unlink, lambda path=path: path.write_text("eeeeeeeeeeee blue\n")):
             damage()
             found = await bench.observe()
             assert not (found.pins_saved and found.gate_saved), path
             await bench.proxy.set_pins(PINS)
-            await bench.proxy.set_gate(Gate.OPEN)
+            await bench.proxy.set_gate(ReadinessGate.OPEN)
             found = await bench.observe()
             assert found.pins_saved
             assert found.gate_saved
@@ -227,9 +227,9 @@ async def test_a_runtime_that_differs_from_the_files_is_mended(bench: RealBench)
     assert not found.gate_saved
     assert BLUE not in found.pins
     await bench.proxy.set_pins(PINS)
-    await bench.proxy.set_gate(Gate.OPEN)
+    await bench.proxy.set_gate(ReadinessGate.OPEN)
     found = await bench.observe()
-    assert (found.pins, found.pins_saved, found.gate, found.gate_saved) == (PINS, True, Gate.OPEN, True)
+    assert (found.pins, found.pins_saved, found.gate, found.gate_saved) == (PINS, True, ReadinessGate.OPEN, True)
 
 
 async def test_a_state_directory_that_is_gone_is_named(bench: RealBench) -> None:
@@ -281,7 +281,7 @@ async def test_writers_take_turns(bench: RealBench) -> None:
     """Changes asked for at once are all done, in some order; the last state is one of those asked for."""
     async with asyncio.timeout(5), asyncio.TaskGroup() as group:
         for slot in SlotName:
-            for gate in Gate:
+            for gate in ReadinessGate:
                 group.create_task(bench.proxy.set_gate(gate))
                 group.create_task(bench.proxy.set_pins({slot: PINS[slot]}))
     found = await bench.observe()

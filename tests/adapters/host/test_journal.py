@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from agent.adapters.host.journal import JOURNAL_VERSION, Journal
-from agent.core.host.memory import Baseline, Failure, KeyMemory, Memory, SlotMemory
+from agent.core.host.memory import Failure, KeyMemory, LastApplied, Memory, SlotMemory
 from agent.core.host.observed import Worker
 from agent.core.model.errors import TransientError
 from agent.core.model.names import ContainerId, SlotName
-from agent.core.model.states import AdminState, Gate
+from agent.core.model.states import AdminState, ReadinessGate
 
 TIMES = {name for name, field in SlotMemory.model_fields.items() if field.annotation == float | None}
 NO_TIME = {"running_since", "checking_since", "restart_at"}
@@ -38,17 +38,24 @@ def a_memory(at: float) -> Memory:
     return Memory(
         slots={SlotName.BLUE: slot},
         worker=Worker(7, 1),
-        gate=Gate.OPEN,
+        gate=ReadinessGate.OPEN,
         ready_for=4,
         leaving=True,
         failures={"wish": Failure(reason="refused", at=at, attempts=2)},
-        tenancy=3,
-        baseline=Baseline(active=KeyMemory(value="shop:1", modify_index=9), confirmed_at_wall=1.5),
+        occupancy=3,
+        last_applied=LastApplied(active=KeyMemory(value="shop:1", modify_index=9), confirmed_at_wall=1.5),
     )
 
 
 def aside(file: Path) -> list[Path]:
     return sorted(file.parent.glob(f"{file.name}.unreadable-*"))
+
+
+def test_the_file_keeps_its_field_names(file: Path) -> None:
+    """Other versions of the agent read and write them: a field that is renamed keeps its old name on disk."""
+    content = {"slots": {"blue": {"cut": True}}, "tenancy": 3, "baseline": {"confirmed_at_wall": 1.5}}
+    assert Journal(file).save(Memory.model_validate(content))
+    assert json.loads(file.read_text())["memory"] == content
 
 
 def test_what_was_saved_is_loaded(file: Path) -> None:
@@ -91,18 +98,18 @@ def test_a_crash_between_write_and_rename_keeps_the_old_one(file: Path) -> None:
     """A half-written temporary file is never read, and does not hinder the next write."""
     Journal(file).save(a_memory(1.0))
     file.with_name(f".{file.name}.new").write_text('{"v": 1, "mem')
-    assert Journal(file).load().memory.tenancy == 3
-    assert Journal(file).save(Memory(tenancy=4))
-    assert Journal(file).load().memory.tenancy == 4
+    assert Journal(file).load().memory.occupancy == 3
+    assert Journal(file).save(Memory(occupancy=4))
+    assert Journal(file).load().memory.occupancy == 4
 
 
 def test_a_write_that_fails_keeps_the_old_one_and_is_made_again(file: Path) -> None:
     """The directory is gone, then back: an error in words, and the content is not taken for written."""
     journal = Journal(file.parent / "later" / file.name)
     with pytest.raises(TransientError, match=r"journal .* cannot be written: No such file"):
-        journal.save(Memory(tenancy=1))
+        journal.save(Memory(occupancy=1))
     (file.parent / "later").mkdir()
-    assert journal.save(Memory(tenancy=1))
+    assert journal.save(Memory(occupancy=1))
 
 
 def test_times_are_carried_over_a_reboot(file: Path, boot: Path) -> None:
@@ -131,8 +138,8 @@ def test_what_belongs_to_a_boot_is_forgotten_after_it(file: Path, boot: Path) ->
     memory = Journal(file, boot).load().memory
     slot = memory.slot(SlotName.BLUE)
     assert (memory.worker, memory.gate, memory.leaving, slot.admin) == (None, None, False, None)
-    assert (slot.served, memory.tenancy) == (True, 3)
-    assert memory.baseline == a_memory(1.0).baseline
+    assert (slot.served, memory.occupancy) == (True, 3)
+    assert memory.last_applied == a_memory(1.0).last_applied
 
 
 def test_a_container_that_boots_anew_on_the_same_kernel_has_rebooted(file: Path, boot: Path, tmp_path: Path) -> None:
@@ -194,4 +201,4 @@ def test_something_else_in_its_place_is_put_aside(file: Path) -> None:
     """A directory with the journal's name."""
     file.mkdir()
     assert "cannot be read" in Journal(file).load().problem
-    assert Journal(file).save(Memory(tenancy=1))
+    assert Journal(file).save(Memory(occupancy=1))

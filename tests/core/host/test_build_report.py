@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from agent.core.host.build_report import HostView, Identity, report_of
-from agent.core.host.desired import AsItIs, Desired, HoldingPage, Want
+from agent.core.host.desired import Desired, DesiredRelease, HoldingPage, Unchanged
 from agent.core.host.memory import Memory
 from agent.core.host.observed import Container, ContainerState, Observed, Proxy, Server, Unavailable, Worker
 from agent.core.host.plan import Plan, SlotView
@@ -14,7 +14,7 @@ from agent.core.model.app import App
 from agent.core.model.keys import Unknown
 from agent.core.model.names import AppName, ContainerId, Digest, ImageReference, Pin, ReleaseId, SlotName
 from agent.core.model.report import NodeReport
-from agent.core.model.states import AdminState, Gate, SlotPhase
+from agent.core.model.states import AdminState, ReadinessGate, SlotPhase
 
 IMAGE = ImageReference("shop:1")
 IDENTITY = Identity("web-1", "boot.1", "1.0")
@@ -37,12 +37,12 @@ def a_container(slot: SlotName = SlotName.BLUE) -> Container:
         release=ReleaseId("a" * 12),
         pin=Pin("b" * 12),
         generation=4,
-        tenancy=1,
+        occupancy=1,
         state=ContainerState.RUNNING,
     )
 
 
-def a_proxy(blue: Server, green: Server = MAINT, gate: Gate = Gate.OPEN) -> Proxy:
+def a_proxy(blue: Server, green: Server = MAINT, gate: ReadinessGate = ReadinessGate.OPEN) -> Proxy:
     servers: Mapping[SlotName, Server] = {SlotName.BLUE: blue, SlotName.GREEN: green}
     return Proxy(
         Worker(1, 1), servers, {}, pins_saved=True, gate=gate, gate_saved=True, old_workers=0, state_saved=True
@@ -54,7 +54,7 @@ def a_view(proxy: Proxy | Unavailable, **phases: SlotPhase) -> HostView:
     return HostView(
         app=App(name=AppName("shop")),
         observed=Observed((a_container(),), proxy, {}, (), {}),
-        desired=Desired(Want(IMAGE, "wish")),
+        desired=Desired(DesiredRelease(IMAGE, "wish")),
         plan=Plan((), 0.0, Memory(), views),
         outcome=Unknown("test"),
     )
@@ -65,7 +65,12 @@ def test_a_serving_host() -> None:
     report = report_of(a_view(a_proxy(UP), blue=SlotPhase.SERVING), IDENTITY)
     blue = report.slots[SlotName.BLUE]
     assert (report.app, report.node, report.instance, report.agent) == ("shop", "web-1", "boot.1", "1.0")
-    assert (report.phase, report.is_ready, report.wants, report.gate) == (SlotPhase.SERVING, True, IMAGE, Gate.OPEN)
+    assert (report.phase, report.is_ready, report.wants, report.gate) == (
+        SlotPhase.SERVING,
+        True,
+        IMAGE,
+        ReadinessGate.OPEN,
+    )
     assert report.summary == "blue serving shop:1"
     assert (blue.image, blue.release, blue.generation, blue.container) == (IMAGE, "a" * 12, 4, "f" * 12)
     assert (blue.state, blue.is_up) == (AdminState.READY, True)
@@ -114,8 +119,8 @@ def test_unknown_is_not_told_as_empty_or_ready() -> None:
     ("proxy", "ready"),
     [
         (a_proxy(UP), True),
-        (a_proxy(UP, gate=Gate.CLOSED), False),
-        (a_proxy(MAINT, gate=Gate.HOLDING), True),
+        (a_proxy(UP, gate=ReadinessGate.CLOSED), False),
+        (a_proxy(MAINT, gate=ReadinessGate.HOLDING), True),
         (a_proxy(MAINT), False),
         (a_proxy(a_server(AdminState.READY, "DOWN")), False),
         (a_proxy(a_server(AdminState.DRAIN, "DRAIN")), False),
@@ -154,8 +159,8 @@ def test_what_is_wanted_is_told_in_words() -> None:
     view = a_view(a_proxy(UP), blue=SlotPhase.SERVING)
     for desired, wants, holds in (
         (Desired(HoldingPage()), "nothing recorded yet: the holding page", ""),
-        (Desired(AsItIs("Consul is away")), "as it is: Consul is away", ""),
-        (Desired(Want(IMAGE, "w"), hold=Want(ImageReference("shop:2"), "h")), IMAGE, "shop:2"),
+        (Desired(Unchanged("Consul is away")), "as it is: Consul is away", ""),
+        (Desired(DesiredRelease(IMAGE, "w"), hold=DesiredRelease(ImageReference("shop:2"), "h")), IMAGE, "shop:2"),
     ):
         report = report_of(replace(view, desired=desired), IDENTITY)
         assert (report.wants, report.holds) == (wants, holds)

@@ -7,7 +7,7 @@ import pytest
 from agent.core.host.actions import Action, Pull, Run, SetState, ShutdownSessions, Stop, Switch
 from agent.core.host.memory import Memory
 from agent.core.model.names import SlotName
-from agent.core.model.states import AdminState, Gate, SlotPhase
+from agent.core.model.states import AdminState, ReadinessGate, SlotPhase
 from tests.sim.host import operator_model as host
 from tests.sim.host.fixtures import admin, booted, gate, kinds, phase, reason, serves, staged, switched
 from tests.sim.host.world import World
@@ -87,7 +87,7 @@ def test_nothing_is_done_while_haproxy_is_away() -> None:
 def test_old_workers_hold_the_slot_against_a_new_tenant() -> None:
     """Their states are frozen: a new container in that slot would be reached before its activation."""
     world, taken = switched()
-    assert world.run_for(40, lambda: world.tenant(BLUE) is None)
+    assert world.run_for(40, lambda: world.occupant(BLUE) is None)
     world.visitors[0].keeps_alive = True
     world.visitors[0].next_at = world.now
     world.step()
@@ -116,13 +116,13 @@ def test_at_drain_timeout_open_requests_are_cut_after_the_grace() -> None:
     world, taken = switched()
     visitor = next(visitor for visitor in world.visitors if visitor.last and visitor.last.reference == "app:a")
     world.run_for(world.app.knobs.drain_timeout - 2)
-    assert world.tenant(BLUE) is not None
+    assert world.occupant(BLUE) is not None
     visitor.next_at = world.now
     world.step()
     for request in world.proxy.requests:
         request.ends = 1e9 if request.slot is BLUE else request.ends
     taken.clear()
-    assert world.run_for(10, lambda: world.tenant(BLUE) is None)
+    assert world.run_for(10, lambda: world.occupant(BLUE) is None)
     kept = [action for action in taken if isinstance(action, SetState | ShutdownSessions | Stop)]
     assert kinds(list(kept)) == ["SetState", "ShutdownSessions", "Stop"]
     assert "drain_timeout" in str(kept[-1])
@@ -133,11 +133,11 @@ def test_a_leaving_host_closes_its_gate_and_touches_nothing_else() -> None:
     world, taken = booted()
     world.leaving = True
     world.run_for(1)
-    assert gate(world) is Gate.CLOSED
-    assert kinds(taken) == ["SetGate"]
+    assert gate(world) is ReadinessGate.CLOSED
+    assert kinds(taken) == ["SetReadinessGate"]
     world.leaving = False
     world.run_for(1)
-    assert gate(world) is Gate.OPEN
+    assert gate(world) is ReadinessGate.OPEN
 
 
 def test_a_container_removed_by_hand_is_replaced_by_the_same_release() -> None:

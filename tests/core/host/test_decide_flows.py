@@ -6,7 +6,7 @@ import pytest
 
 from agent.core.host.actions import Pull, Run, Start, Stop, Switch
 from agent.core.model.names import SlotName
-from agent.core.model.states import AdminState, Gate, SlotPhase
+from agent.core.model.states import AdminState, ReadinessGate, SlotPhase
 from tests.sim.host import operator_model as host
 from tests.sim.host.fixtures import admin, booted, gate, kinds, phase, reason, serves, staged, switched, watched
 
@@ -26,11 +26,11 @@ def test_the_holding_page_answers_until_the_first_release_serves() -> None:
     """Nothing is recorded: ready, and no slot serves; then the gate goes to open."""
     world, _ = watched()
     world.run_for(1)
-    assert gate(world) is Gate.HOLDING
+    assert gate(world) is ReadinessGate.HOLDING
     host.activate(world, "app:a")
     assert world.run_for(10, lambda: serves(world, "app:a"))
     world.run_for(1)
-    assert gate(world) is Gate.OPEN
+    assert gate(world) is ReadinessGate.OPEN
 
 
 def test_a_release_is_staged_switched_to_baked_drained_and_the_old_one_retired() -> None:
@@ -91,7 +91,7 @@ def test_a_staged_release_that_is_no_longer_wanted_goes_unseen(to: str) -> None:
     """`stage/image` changed, or set to the active image: the container goes, traffic is untouched."""
     world, taken = staged()
     host.stage(world, to)
-    assert world.run_for(5, lambda: world.tenant(GREEN) is None)
+    assert world.run_for(5, lambda: world.occupant(GREEN) is None)
     assert not [action for action in taken if isinstance(action, Switch)]
     assert serves(world, "app:a")
     host.settle(world)

@@ -7,8 +7,8 @@ from agent.core.host.build_report import HostView, Identity, report_of
 from agent.core.host.decide import decide
 from agent.core.host.observed import Health, Observed, Proxy
 from agent.core.host.plan import Plan
-from agent.core.host.plan_builder import Situation
-from agent.core.host.validate import Judged
+from agent.core.host.plan_builder import DecisionInput
+from agent.core.host.validate import Validated
 from agent.core.model.keys import Unknown
 from agent.core.model.names import SlotName
 from agent.core.model.record import Phase, RecordedRelease
@@ -33,7 +33,7 @@ def test_s8_what_fails_at_its_deadline_is_not_put_into_traffic_in_the_same_plan(
     container = next(c for c in world.docker.containers.values() if c.slot is GREEN)
     health = {container.id: Health(container.id, 30.0, probed=True, detail="")}
     late = replace(observed, proxy=proxy, health=health)
-    plan = decide(Situation(world.app, late, desired, world.agent.memory, world.now + 20))
+    plan = decide(DecisionInput(world.app, late, desired, world.agent.memory, world.now + 20))
     assert any(isinstance(action, Stop) for action in plan.actions)
     assert not any(isinstance(action, SetState) for action in plan.actions)
 
@@ -59,10 +59,10 @@ def reported_age(world: World) -> int | None:
     assert world.agent.desired is not None
     observed: Observed = world.agent._observe()
     plan: Plan = decide(
-        Situation(world.app, observed, world.agent.desired, world.agent.memory, world.now),
+        DecisionInput(world.app, observed, world.agent.desired, world.agent.memory, world.now),
     )
-    judged = Judged(world.agent.desired, world.agent.memory.baseline)
-    view = HostView(world.app, observed, judged.desired, plan, Unknown(""))
+    validated = Validated(world.agent.desired, world.agent.memory.last_applied)
+    view = HostView(world.app, observed, validated.desired, plan, Unknown(""))
     return report_of(view, Identity("web-1", "one", "0")).slots[SlotName.BLUE].last_request_age_s
 
 

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from agent.core.host.actions import CancelPull, Pull, Run, SetGate, SetPins, ShutdownSessions, Start, Stop
+from agent.core.host.actions import CancelPull, Pull, Run, SetPins, SetReadinessGate, ShutdownSessions, Start, Stop
 from agent.core.host.observed import ContainerState, JobKind, JobResult
 from agent.core.model.names import ContainerId, ImageReference, SlotName
 from agent.core.model.record import Phase, RolloutRecord
-from agent.core.model.states import AdminState, Gate, SlotPhase
+from agent.core.model.states import AdminState, ReadinessGate, SlotPhase
 from tests.sim.host import operator_model as host
 from tests.sim.host.consul_model import recorded
 from tests.sim.host.docker_model import digest_of
@@ -22,9 +22,9 @@ BLUE, GREEN = SlotName.BLUE, SlotName.GREEN
 def paused_in_green(state: ContainerState) -> World:
     """Return a world whose staged container in green is in *state*."""
     world, _ = staged()
-    tenant = world.tenant(GREEN)
-    assert tenant is not None
-    world.label(tenant.id, state=state, exit_code=None)
+    occupant = world.occupant(GREEN)
+    assert occupant is not None
+    world.label(occupant.id, state=state, exit_code=None)
     world.run_for(0.3)
     return world
 
@@ -42,10 +42,10 @@ def test_a_staged_container_in_a_state_that_is_not_ours_is_waited_for(state: Con
 def test_a_dead_container_that_serves_is_removed_to_make_place() -> None:
     """Docker's `dead` cannot be started again; the same release takes its place."""
     world, taken = booted()
-    tenant = world.tenant(BLUE)
-    assert tenant is not None
-    world.label(tenant.id, state=ContainerState.DEAD, exit_code=137)
-    world.monitor.excused.add(tenant.id)
+    occupant = world.occupant(BLUE)
+    assert occupant is not None
+    world.label(occupant.id, state=ContainerState.DEAD, exit_code=137)
+    world.monitor.excused.add(occupant.id)
     assert world.run_for(1, lambda: any(isinstance(action, Stop) for action in taken))
     assert world.run_for(20, lambda: serves(world, "app:a"))
 
@@ -53,15 +53,15 @@ def test_a_dead_container_that_serves_is_removed_to_make_place() -> None:
 def test_a_container_that_cannot_be_started_fails_at_the_deadline() -> None:
     """With pauses between the attempts, not in a tight loop."""
     world, taken = staged()
-    tenant = world.tenant(GREEN)
-    assert tenant is not None
+    occupant = world.occupant(GREEN)
+    assert occupant is not None
     error = "exec: no such file"
-    world.label(tenant.id, state=ContainerState.CREATED, error=error)
+    world.label(occupant.id, state=ContainerState.CREATED, error=error)
     end = world.now + 25
     while world.now < end and phase(world, GREEN) is not SlotPhase.FAILED:
         world.step()
-        if tenant.id in world.docker.containers:
-            world.label(tenant.id, state=ContainerState.CREATED, error=error)
+        if occupant.id in world.docker.containers:
+            world.label(occupant.id, state=ContainerState.CREATED, error=error)
     assert error in reason(world, GREEN)
     assert 2 <= len([action for action in taken if isinstance(action, Start)]) <= 6
 
@@ -80,11 +80,11 @@ def test_a_staged_container_that_exits_is_started_and_checked_anew_once() -> Non
 
 
 def test_what_a_crash_left_beside_a_tenant_is_removed_one_job_at_a_time() -> None:
-    """A slot has one job at most, also when its tenant needs one, too."""
+    """A slot has one job at most, also when its occupant needs one, too."""
     world, taken = booted()
-    tenant = world.tenant(BLUE)
-    assert tenant is not None
-    double = replace(tenant, id=ContainerId("d" * 64), tenancy=0, state=ContainerState.EXITED, exit_code=0)
+    occupant = world.occupant(BLUE)
+    assert occupant is not None
+    double = replace(occupant, id=ContainerId("d" * 64), occupancy=0, state=ContainerState.EXITED, exit_code=0)
     world.docker.containers[double.id] = double
     host.die(world, BLUE)
     assert world.run_for(5, lambda: double.id not in world.docker.containers)
@@ -96,9 +96,9 @@ def test_what_a_crash_left_beside_a_tenant_is_removed_one_job_at_a_time() -> Non
 def test_a_staged_release_that_turns_sick_is_not_switched_to() -> None:
     """It fails at the deadline, and the reason says what the probe got."""
     world, _ = staged()
-    tenant = world.tenant(GREEN)
-    assert tenant is not None
-    world.docker.sick.add(tenant.id)
+    occupant = world.occupant(GREEN)
+    assert occupant is not None
+    world.docker.sick.add(occupant.id)
     world.run_for(1)
     host.activate(world, "app:b")
     world.run_for(20)
@@ -109,9 +109,9 @@ def test_a_staged_release_that_turns_sick_is_not_switched_to() -> None:
 def test_a_serving_release_that_turns_sick_is_shown_and_kept() -> None:
     """Tidegate does not stop what serves because a check fails."""
     world, taken = booted()
-    tenant = world.tenant(BLUE)
-    assert tenant is not None
-    world.docker.sick.add(tenant.id)
+    occupant = world.occupant(BLUE)
+    assert occupant is not None
+    world.docker.sick.add(occupant.id)
     world.run_for(40)
     assert taken == []
     assert reason(world, BLUE).startswith("HAProxy says DOWN, L4CON")
@@ -141,7 +141,7 @@ def test_actions_say_what_they_do() -> None:
     assert str(CancelPull(ImageReference("app:b"))) == "cancel the pull of app:b"
     assert str(Start(BLUE, ContainerId("f" * 64), "it died")) == "start container ffffffffffff in slot blue: it died"
     assert str(ShutdownSessions(BLUE, "2 open requests")) == "cut the open requests of slot blue: 2 open requests"
-    assert str(SetGate(Gate.CLOSED)) == "set the gate to closed"
+    assert str(SetReadinessGate(ReadinessGate.CLOSED)) == "set the readiness gate to closed"
     assert str(SetPins({})) == "pin visitors: none"
 
 
@@ -153,19 +153,19 @@ def test_a_release_staged_beside_the_holding_page_can_be_withdrawn() -> None:
     host.stage(world, "app:b")
     assert world.run_for(10, lambda: [c.reference for c in world.docker.containers.values()] == ["app:b"])
     assert world.serving() is None
-    assert world.proxy.process.gate is Gate.HOLDING
+    assert world.proxy.process.gate is ReadinessGate.HOLDING
 
 
 def test_an_interrupted_switch_to_a_slot_that_is_down_keeps_the_other_in_traffic() -> None:
     """S1: both are ready; the old one leaves only when HAProxy calls the new one up."""
     world, _ = staged()
-    tenant = world.tenant(GREEN)
-    assert tenant is not None
-    world.docker.sick.add(tenant.id)
+    occupant = world.occupant(GREEN)
+    assert occupant is not None
+    world.docker.sick.add(occupant.id)
     server = world.proxy.process.servers[GREEN]
     server.admin, server.up = AdminState.READY, False
     host.activate(world, "app:b")
-    world.monitor.visited.add(tenant.id)
+    world.monitor.visited.add(occupant.id)
     world.run_for(3)
     assert serves(world, "app:a")
     assert reason(world, BLUE) == "until HAProxy calls slot green up"
@@ -199,10 +199,10 @@ def test_a_run_that_fails_is_shown_with_its_reason() -> None:
     assert world.run_for(5, lambda: any(isinstance(action, Run) for action in taken))
     run = next(action for action in taken if isinstance(action, Run))
     world.docker.works.clear()
-    created = world.tenant(GREEN)
+    created = world.occupant(GREEN)
     assert created is not None
     del world.docker.containers[created.id]
-    world.docker.results.append(JobResult(JobKind.RUN, GREEN, run.want.key, error="no space left on device"))
+    world.docker.results.append(JobResult(JobKind.RUN, GREEN, run.release.key, error="no space left on device"))
     taken.clear()
     world.run_for(40)
     assert phase(world, GREEN) is SlotPhase.FAILED
@@ -241,7 +241,7 @@ def test_a_release_that_is_being_run_in_one_slot_is_not_run_in_the_other_that_be
     world, taken = booted()
     host.activate(world, "app:b")
     assert world.run_for(5, lambda: any(isinstance(action, Run) for action in taken))
-    made, old = world.tenant(GREEN), world.tenant(BLUE)
+    made, old = world.occupant(GREEN), world.occupant(BLUE)
     assert made is not None
     assert old is not None
     del world.docker.containers[made.id], world.docker.containers[old.id]
@@ -257,23 +257,23 @@ def test_a_release_that_is_being_run_in_one_slot_is_not_run_in_the_other_that_be
 def test_a_second_container_of_the_release_that_serves_gives_back_its_slot() -> None:
     """However it came there: a slot is free again, and what serves goes on."""
     world, _ = booted()
-    tenant = world.tenant(BLUE)
-    assert tenant is not None
-    double = replace(tenant, id=ContainerId("d" * 64), slot=GREEN, tenancy=tenant.tenancy + 1)
+    occupant = world.occupant(BLUE)
+    assert occupant is not None
+    double = replace(occupant, id=ContainerId("d" * 64), slot=GREEN, occupancy=occupant.occupancy + 1)
     world.docker.containers[double.id] = double
     world.docker.started[double.id] = world.now
-    assert world.run_for(5, lambda: world.tenant(GREEN) is None)
+    assert world.run_for(5, lambda: world.occupant(GREEN) is None)
     assert serves(world, "app:a")
 
 
 def test_of_two_containers_of_one_release_one_stays_also_where_one_has_died() -> None:
     """Whichever is worth more; the release goes on serving."""
     world, _ = booted()
-    tenant = world.tenant(BLUE)
-    assert tenant is not None
+    occupant = world.occupant(BLUE)
+    assert occupant is not None
     host.die(world, BLUE)
-    double = replace(tenant, id=ContainerId("d" * 64), slot=GREEN, tenancy=tenant.tenancy + 1)
+    double = replace(occupant, id=ContainerId("d" * 64), slot=GREEN, occupancy=occupant.occupancy + 1)
     world.docker.containers[double.id] = double
     world.docker.started[double.id] = world.now
-    assert world.run_for(20, lambda: sum(world.tenant(slot) is None for slot in SlotName) == 1)
+    assert world.run_for(20, lambda: sum(world.occupant(slot) is None for slot in SlotName) == 1)
     assert world.run_for(20, lambda: serves(world, "app:a"))

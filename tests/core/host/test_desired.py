@@ -2,10 +2,10 @@
 
 import pytest
 
-from agent.core.host.desired import AsItIs, Desired, HoldingPage, Keys, Want, desired
+from agent.core.host.desired import Desired, DesiredRelease, HoldingPage, Keys, Unchanged, desired
 from agent.core.host.memory import KeyMemory
 from agent.core.model.names import NodeName
-from agent.core.model.record import Phase, RecordedRelease, RolloutRecord, order_of
+from agent.core.model.record import Phase, RecordedRelease, RolloutRecord, node_hash
 from agent.core.model.release import pin_of
 from tests.sim.host.consul_model import ALL_NODES, NO_NODE, recorded
 
@@ -26,19 +26,19 @@ def record(phase: Phase, *, source: str | None = "app:a", threshold: str = NO_NO
 
 def name(serve: object) -> str | None:
     match serve:
-        case Want(reference=reference):
+        case DesiredRelease(reference=reference):
             return reference
         case HoldingPage():
             return "holding page"
-        case AsItIs(newcomer=newcomer):
+        case Unchanged(newcomer=newcomer):
             return f"as it is, a new host: {name(newcomer)}"
         case _:
             return None
 
 
-def shown(wish: Desired) -> tuple[str | None, str | None, str | None]:
+def shown(followed: Desired) -> tuple[str | None, str | None, str | None]:
     """Return what is served, held and taken back."""
-    return name(wish.serve), name(wish.hold), name(wish.taken_back)
+    return name(followed.serve), name(followed.hold), name(followed.taken_back)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_by_hand_the_two_image_keys_decide(
 def test_the_final_release_keeps_its_pin_and_spec(phase: Phase, image: str, generation: int) -> None:
     """By hand after a rollout `active/image` still names the very release the rollout left."""
     serve = desired(Keys(key(image, 31), key(image, 31), record(phase)), NODE).serve
-    assert isinstance(serve, Want)
+    assert isinstance(serve, DesiredRelease)
     assert serve.release is not None
     assert serve.pin == pin_of(serve.release, generation)
 
@@ -114,7 +114,7 @@ def test_the_final_release_keeps_its_pin_and_spec(phase: Phase, image: str, gene
 def test_another_image_after_a_rollout_is_a_new_wish_by_hand() -> None:
     """It is known by its reference only."""
     serve = desired(Keys(key("app:c", 40), None, record(Phase.SUCCESSFUL)), NODE).serve
-    assert serve == Want(reference="app:c", key="app:c#40")  # type: ignore[arg-type]
+    assert serve == DesiredRelease(reference="app:c", key="app:c#40")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_after_rollback_failed_a_person_decides(active: KeyMemory | None, expect
 
 def test_a_step_takes_in_the_nodes_up_to_its_threshold() -> None:
     """The threshold that is a node's own hash includes it; one below does not."""
-    own = order_of(5, NODE)
+    own = node_hash(5, NODE)
     below = f"{int(own, 16) - 1:064x}"
     assert shown(desired(Keys(None, None, record(Phase.CANARY, threshold=own)), NODE))[0] == "app:b"
     assert shown(desired(Keys(None, None, record(Phase.CANARY, threshold=below)), NODE))[0] == "app:a"
@@ -163,8 +163,8 @@ def test_after_rollback_failed_both_releases_keep_their_spec_and_pin(image: str,
     given = record(Phase.ROLLBACK_FAILED)
     chosen = desired(Keys(key(image, RECORD_INDEX + 1), None, given, RECORD_INDEX), NODE).serve
     left = desired(Keys(key(image, RECORD_INDEX), None, given, RECORD_INDEX), NODE).serve
-    assert isinstance(left, AsItIs)
-    for want in (chosen, left.newcomer):
-        assert isinstance(want, Want)
-        assert want.release is not None
-        assert want.pin == pin_of(want.release, generation)
+    assert isinstance(left, Unchanged)
+    for release in (chosen, left.newcomer):
+        assert isinstance(release, DesiredRelease)
+        assert release.release is not None
+        assert release.pin == pin_of(release.release, generation)

@@ -3,12 +3,12 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.host.actions import SetGate, SetState, Stop
+from agent.core.host.actions import SetReadinessGate, SetState, Stop
 from agent.core.host.memory import Memory, SlotMemory
 from agent.core.host.plan import SlotView
 from agent.core.host.plan_builder import NOTHING, Fragment, merge, remember
 from agent.core.model.names import ContainerId, Pin, SlotName
-from agent.core.model.states import AdminState, Gate, SlotPhase
+from agent.core.model.states import AdminState, ReadinessGate, SlotPhase
 
 SLOTS = st.sampled_from(SlotName)
 STATES = st.builds(SetState, SLOTS, st.sampled_from(AdminState), st.just("why"))
@@ -20,7 +20,7 @@ FRAGMENTS = st.builds(
     Fragment,
     states=st.lists(STATES, max_size=2).map(tuple),
     jobs=st.lists(STOPS, max_size=2).map(tuple),
-    gate=st.none() | st.builds(SetGate, st.sampled_from(Gate)),
+    gate=st.none() | st.builds(SetReadinessGate, st.sampled_from(ReadinessGate)),
     pins=st.dictionaries(SLOTS, st.sampled_from([Pin("a"), Pin("b"), None])),
     views=st.dictionaries(SLOTS, st.builds(SlotView, st.sampled_from(SlotPhase))),
     notes=st.lists(st.sampled_from(["x", "y"]), max_size=2).map(tuple),
@@ -49,7 +49,7 @@ def test_nothing_adds_nothing(fragment: Fragment) -> None:
 def test_what_is_remembered_of_two_is_what_is_remembered_of_both(memory: Memory, one: Fragment, two: Fragment) -> None:
     """A rule sees the memory after the rules before it; the next tick sees it after all of them."""
     apart, together = remember(remember(memory, one), two), remember(memory, merge(one, two))
-    assert apart.but(slots={}) == together.but(slots={})
+    assert apart.replace(slots={}) == together.replace(slots={})
     assert [apart.slot(slot) for slot in SlotName] == [together.slot(slot) for slot in SlotName]
 
 

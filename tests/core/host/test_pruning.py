@@ -6,7 +6,7 @@ import pytest
 
 from agent.core.host.actions import Prune, Pull, Stop
 from agent.core.host.decide import decide
-from agent.core.host.desired import Desired, Want
+from agent.core.host.desired import Desired, DesiredRelease
 from agent.core.host.memory import Memory, PulledImage
 from agent.core.host.observed import (
     Container,
@@ -21,12 +21,12 @@ from agent.core.host.observed import (
     Worker,
 )
 from agent.core.host.plan import Plan
-from agent.core.host.plan_builder import Situation
-from agent.core.model.app import App, Knobs
+from agent.core.host.plan_builder import DecisionInput
+from agent.core.model.app import App, DeployTimings
 from agent.core.model.names import ContainerId, Digest, ImageReference, Pin, ReleaseId, SlotName
-from agent.core.model.states import AdminState, Gate, SlotPhase
+from agent.core.model.states import AdminState, ReadinessGate, SlotPhase
 
-APP = App.model_validate({"name": "shop", "knobs": Knobs(keep_releases=2)})
+APP = App.model_validate({"name": "shop", "knobs": DeployTimings(keep_releases=2)})
 
 
 def _digest(name: str) -> Digest:
@@ -48,7 +48,7 @@ OBSERVED = Observed(
             release=ReleaseId("a" * 12),
             pin=Pin("a" * 12),
             generation=0,
-            tenancy=1,
+            occupancy=1,
             state=ContainerState.RUNNING,
         ),
     ),
@@ -57,7 +57,7 @@ OBSERVED = Observed(
         servers={SlotName.BLUE: _server(AdminState.READY), SlotName.GREEN: _server(AdminState.MAINT)},
         pins={SlotName.BLUE: Pin("a" * 12)},
         pins_saved=True,
-        gate=Gate.OPEN,
+        gate=ReadinessGate.OPEN,
         gate_saved=True,
         old_workers=0,
         state_saved=True,
@@ -66,7 +66,7 @@ OBSERVED = Observed(
     jobs=(),
     images={},
 )
-SERVES_A = Desired(Want(ImageReference("app:a"), key="app:a#1"))
+SERVES_A = Desired(DesiredRelease(ImageReference("app:a"), key="app:a#1"))
 
 
 def _pulled(*names: str) -> Memory:
@@ -75,7 +75,7 @@ def _pulled(*names: str) -> Memory:
 
 
 def _plan(memory: Memory, observed: Observed = OBSERVED, desired: Desired = SERVES_A, now: float = 100.0) -> Plan:
-    return decide(Situation(APP, observed, desired, memory, now))
+    return decide(DecisionInput(APP, observed, desired, memory, now))
 
 
 def test_the_oldest_image_beyond_keep_releases_is_removed() -> None:
@@ -126,7 +126,7 @@ def test_only_an_image_that_our_pull_brought_is_ours(is_new: bool, known: list[s
 
 def test_a_pull_waits_for_disk_space_with_the_reason() -> None:
     """And begins when there is enough."""
-    wants_b = replace(SERVES_A, hold=Want(ImageReference("app:b"), key="app:b#2"))
+    wants_b = replace(SERVES_A, hold=DesiredRelease(ImageReference("app:b"), key="app:b#2"))
     low = _plan(Memory(), replace(OBSERVED, disk=Disk(10, 20)), wants_b)
     assert low.actions == ()
     assert low.views[SlotName.GREEN].phase is SlotPhase.WAITING

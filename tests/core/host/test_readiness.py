@@ -7,7 +7,7 @@ from agent.core.model.names import NodeName, SlotName
 from agent.core.model.record import Phase, RecordedRelease
 from agent.core.model.report import NodeReport, SlotReport
 from agent.core.model.spec import RunSpec
-from agent.core.model.states import AdminState, Gate, SlotPhase
+from agent.core.model.states import AdminState, ReadinessGate, SlotPhase
 from agent.core.rollout.fleet import Host
 from tests.sim.host.consul_model import recorded
 from tests.sim.host.fixtures import gate
@@ -29,7 +29,7 @@ def booting(phase: Phase, *, source: str = "app:a", target: str = "app:b") -> Wo
 
 def is_ready(world: World) -> bool:
     """Whether load balancers send visitors here."""
-    return gate(world) is Gate.OPEN and world.serving() is not None
+    return gate(world) is ReadinessGate.OPEN and world.serving() is not None
 
 
 @pytest.mark.parametrize("phase", [Phase.SWITCHING, Phase.BAKING])
@@ -191,7 +191,7 @@ def test_a_host_that_missed_the_staging_catches_up_before_it_serves_again() -> N
     """Holders of the target would be moved by it, and then back."""
     world = returning("app:b")
     world.run_for(1)
-    assert gate(world) is Gate.CLOSED
+    assert gate(world) is ReadinessGate.CLOSED
     assert world.run_for(20, lambda: is_ready(world))
     serving = world.serving()
     assert serving is not None
@@ -202,7 +202,7 @@ def test_a_host_that_missed_the_staging_catches_up_before_it_serves_again() -> N
 def test_a_host_that_cannot_catch_up_goes_on_with_what_it_serves() -> None:
     """A release that is no good may not take hosts out of traffic for longer than its checks take."""
     world = returning("app:e-exits")
-    assert world.run_for(20, lambda: gate(world) is Gate.CLOSED)
+    assert world.run_for(20, lambda: gate(world) is ReadinessGate.CLOSED)
     assert world.run_for(20, lambda: is_ready(world))
 
 
@@ -216,7 +216,7 @@ def test_a_member_stays_ready_though_the_target_dies_at_the_commit() -> None:
     world.consul.enter(Phase.SWITCHING)
     for _ in range(100):
         world.step()
-        assert gate(world) is Gate.OPEN
+        assert gate(world) is ReadinessGate.OPEN
 
 
 def test_the_end_of_the_bake_lets_a_joiner_in_that_lacks_the_source() -> None:
@@ -249,7 +249,7 @@ def test_a_closed_gate_alone_is_not_taken_for_leaving() -> None:
         phase=SlotPhase.EMPTY,
         summary="",
         is_ready=False,
-        gate=Gate.CLOSED,
+        gate=ReadinessGate.CLOSED,
         slots=slots,
     )
     gone = report.model_copy(update={"is_leaving": True})

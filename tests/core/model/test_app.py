@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from agent.core.model.app import App, Knobs
+from agent.core.model.app import App, DeployTimings
 from agent.core.model.names import SlotName
 
 
@@ -47,6 +47,6 @@ def test_settings_that_cannot_work_are_refused_by_name(settings: dict[str, objec
 
 
 def test_the_default_knobs_are_those_of_the_design() -> None:
-    knobs = Knobs()
-    assert (knobs.healthy_deadline, knobs.min_healthy_time, knobs.bake_time) == (300, 10, 300)
-    assert (knobs.drain_timeout, knobs.visit_idle, knobs.stop_grace_period) == (1800, 1800, 10)
+    timings = DeployTimings()
+    assert (timings.healthy_deadline, timings.min_healthy_time, timings.bake_time) == (300, 10, 300)
+    assert (timings.drain_timeout, timings.visit_idle, timings.stop_grace_period) == (1800, 1800, 10)

@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.model.names import SlotName, parse_app, parse_digest, parse_node, parse_reference, printable, told_apart
+from agent.core.model.names import (
+    SlotName,
+    parse_app,
+    parse_digest,
+    parse_node,
+    parse_reference,
+    printable,
+    unambiguous_reference,
+)
 
 HEX64 = "0123456789abcdef" * 4
 
@@ -92,4 +100,4 @@ def test_each_slot_is_the_other_ones_other() -> None:
 )
 def test_a_digest_is_told_only_where_nothing_else_tells_releases_apart(reference: str, told: str) -> None:
     """Reasons and summaries have room for little."""
-    assert told_apart(parse_reference(reference)) == told
+    assert unambiguous_reference(parse_reference(reference)) == told

@@ -6,7 +6,7 @@ import pytest
 
 from agent.core.model.errors import PermanentError
 from agent.core.model.names import NodeName
-from agent.core.model.record import Phase, order_of, read_record
+from agent.core.model.record import Phase, node_hash, read_record
 
 RELEASE = {"image": "app:b", "release": "0" * 12, "pin": "1" * 12}
 
@@ -62,5 +62,5 @@ def test_terminal_phases_and_their_finals() -> None:
 def test_the_order_of_nodes_is_another_one_in_each_rollout() -> None:
     """A canary is not always the same host."""
     nodes = [NodeName(f"web-{number}") for number in range(20)]
-    first, second = (sorted(nodes, key=lambda node: order_of(generation, node)) for generation in (1, 2))
+    first, second = (sorted(nodes, key=lambda node: node_hash(generation, node)) for generation in (1, 2))
     assert first != second

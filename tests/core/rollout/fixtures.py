@@ -17,10 +17,10 @@ from agent.core.model.record import Phase, RecordedRelease
 from agent.core.model.release import Release
 from agent.core.model.report import FailureReport, NodeReport, SlotReport
 from agent.core.model.spec import RunSpec
-from agent.core.model.states import AdminState, Gate, SlotPhase
-from agent.core.rollout.advance import Next, advance
+from agent.core.model.states import AdminState, ReadinessGate, SlotPhase
+from agent.core.rollout.advance import Transition, advance
 from agent.core.rollout.change import Change
-from agent.core.rollout.commands import Signature
+from agent.core.rollout.commands import CommandAuthor
 from agent.core.rollout.decision import Decision, Flags, Request, write_decision
 from agent.core.rollout.fleet import Fleet, Host, Resolution
 from agent.core.rollout.strategy import Strategy
@@ -92,7 +92,7 @@ SHAPES: dict[str, tuple[SlotReport, SlotReport]] = {
     "half-back": (served(A), drained(B)),
     "unknown": (UNKNOWN, UNKNOWN),
 }
-BOB = Signature("bob", "wrong prices", NOW)
+BOB = CommandAuthor("bob", "wrong prices", NOW)
 LINES = ("starting", "no such table: prices")
 
 
@@ -111,7 +111,7 @@ def host(words: str) -> Host:
         phase=green.phase,
         summary=f"blue {blue.phase}, green {green.phase}",
         is_ready=True,
-        gate=Gate.OPEN,
+        gate=ReadinessGate.OPEN,
         old_workers=None if shape == "unknown" else 0,
         slots={SlotName.BLUE: blue, SlotName.GREEN: green},
         failures=_failures(shape),
@@ -190,18 +190,18 @@ def record(phase: Phase, **changes: object) -> Decision:
     return Decision.model_validate(given | changes)
 
 
-def after(seconds: float, given: Decision, seen: Fleet) -> Next:
+def after(seconds: float, given: Decision, seen: Fleet) -> Transition:
     """Advance *seconds* after the phase began."""
     return advance(given, seen, NOW + seconds)
 
 
-def changed(step: Next) -> Change:
+def changed(step: Transition) -> Change:
     """Return the change of a step that must have one."""
     assert step.change is not None, f"it waits: {[str(wait) for wait in step.waits]}"
     return step.change
 
 
-def waits(step: Next) -> str:
+def waits(step: Transition) -> str:
     """Return in words what a step waits for, that must change nothing."""
     assert step.change is None, f"{step.change.what}: {step.change.record.why}"
     return "; ".join(str(wait) for wait in step.waits)

@@ -1,8 +1,8 @@
 """
-A rollout played to its end on a clock of its own: hosts that follow the record, what befalls them, and who commands.
+Run a rollout to its end on a clock of its own: hosts that follow the record, faults, and commands.
 
-Hosts are shapes of :mod:`scenes`, so a play is about ``advance`` and the commands alone; hosts with cores of their
-own, Consul and faults between them are ``tests/sim``'s.
+Hosts are shapes of :mod:`fixtures`, so a simulation is about ``advance`` and the commands alone; hosts with
+cores of their own, Consul and faults between them are ``tests/sim``'s.
 """
 
 from collections.abc import Callable, Iterator
@@ -33,18 +33,18 @@ QUICK = Strategy(
 COMMANDS = {"pause": pause, "resume": resume, "promote": promote, "abort": abort, "rollback": roll_back}
 MISHAPS = ("fails", "falls ill", "is lost", "comes back", "leaves", "joins", "restarts", "stays busy", "is stuck")
 Event = tuple[int, str, int]
-"""Tick, command or mishap, and the number of the host it befalls."""
+"""Tick, command or mishap, and the number of the host it happens to."""
 
 
 @dataclass(slots=True)
-class Actor:
+class SimHost:
     """One host."""
 
     name: str
     progress: int = 0
     """Ticks since it began to stage."""
     odd: set[str] = field(default_factory=set)
-    """What has befallen it."""
+    """What has happened to it."""
     gone_s: float | None = None
     ill_s: float = 0.0
 
@@ -92,11 +92,11 @@ class Actor:
 
 
 @dataclass(slots=True)
-class Play:
+class RolloutSim:
     """A rollout, its hosts, and the transitions so far."""
 
     given: Decision
-    actors: dict[str, Actor]
+    sim_hosts: dict[str, SimHost]
     members: tuple[NodeName, ...] = ()
     now: float = NOW
     changes: list[tuple[Decision, Change, Fleet]] = field(default_factory=list)
@@ -109,7 +109,7 @@ class Play:
 
     def seen(self) -> Fleet:
         """Return what a coordinator sees now."""
-        hosts = {NodeName(name): actor.seen(self.given) for name, actor in self.actors.items()}
+        hosts = {NodeName(name): sim_host.seen(self.given) for name, sim_host in self.sim_hosts.items()}
         active = A.image if self.given.source is not None else None
         return Fleet(hosts, self.members, active, RESOLVED, is_consistent=True)
 
@@ -117,8 +117,8 @@ class Play:
         """Write a change."""
         self.changes.append((self.given, change, seen))
         if change.record.phase is not self.given.phase:
-            for actor in self.actors.values():
-                actor.progress = actor.progress if change.record.phase is not Phase.STAGING else 0
+            for sim_host in self.sim_hosts.values():
+                sim_host.progress = sim_host.progress if change.record.phase is not Phase.STAGING else 0
         self.given = change.record
         self.members = self.members if change.members is None else change.members
 
@@ -129,19 +129,19 @@ class Play:
         except PermanentError:
             return
 
-    def befall(self, mishap: str, name: str) -> None:
+    def inject_fault(self, mishap: str, name: str) -> None:
         """Let something happen to a host."""
-        actor = self.actors[name]
+        sim_host = self.sim_hosts[name]
         match mishap:
             case "is lost":
-                actor.gone_s = 0.0 if actor.gone_s is None else actor.gone_s
+                sim_host.gone_s = 0.0 if sim_host.gone_s is None else sim_host.gone_s
             case "comes back":
-                actor.gone_s, actor.odd = None, set()
+                sim_host.gone_s, sim_host.odd = None, set()
             case "joins":
-                fresh = f"new-{len(self.actors)}"
-                self.actors[fresh] = Actor(fresh)
+                fresh = f"new-{len(self.sim_hosts)}"
+                self.sim_hosts[fresh] = SimHost(fresh)
             case _:
-                actor.odd.add(mishap)
+                sim_host.odd.add(mishap)
 
     def tick(self) -> None:
         """Let the coordinator do all that is due, then time pass."""
@@ -152,8 +152,8 @@ class Play:
                 break
             self.take(change, seen)
         self.now += TICK_S
-        for actor in self.actors.values():
-            actor.tick(self.given)
+        for sim_host in self.sim_hosts.values():
+            sim_host.tick(self.given)
 
     def run(self, events: list[Event], ticks: int, each: Callable[[], None] = lambda: None) -> None:
         """Play until the end, at most so many ticks after the last event."""
@@ -163,19 +163,19 @@ class Play:
                 if what in COMMANDS:
                     self.command(what)
                 else:
-                    self.befall(what, sorted(self.actors)[number % len(self.actors)])
+                    self.inject_fault(what, sorted(self.sim_hosts)[number % len(self.sim_hosts)])
             each()
             self.tick()
             if self.given.phase.is_terminal:
                 return
 
 
-def begun(strategy: Strategy, count: int, *, is_first: bool) -> Play:
-    """Return a play whose record a command has just written."""
+def begun(strategy: Strategy, count: int, *, is_first: bool) -> RolloutSim:
+    """Return a simulation whose record a command has just written."""
     given = record(Phase.PENDING, source=None if is_first else A, strategy=strategy, since=None, deadline=None)
-    return Play(given, {name: Actor(name) for name in (f"web-{number}" for number in range(1, count + 1))})
+    return RolloutSim(given, {name: SimHost(name) for name in (f"web-{number}" for number in range(1, count + 1))})
 
 
-def written(play: Play) -> Iterator[tuple[Decision, Decision, Change, Fleet]]:
+def written(sim: RolloutSim) -> Iterator[tuple[Decision, Decision, Change, Fleet]]:
     """Yield each change: before, after, the change, and the fleet it was decided on."""
-    return ((before, change.record, change, seen) for before, change, seen in play.changes)
+    return ((before, change.record, change, seen) for before, change, seen in sim.changes)

@@ -2,21 +2,21 @@
 
 import pytest
 
-from agent.core.host.desired import Want
-from agent.core.host.memory import Baseline, KeyMemory
-from agent.core.host.validate import BootState, judge
+from agent.core.host.desired import DesiredRelease
+from agent.core.host.memory import KeyMemory, LastApplied
+from agent.core.host.validate import BootState, validate
 from agent.core.model.errors import PermanentError
 from agent.core.model.keys import ABSENT, Invalid, KeySnapshot, Known, Present
 from agent.core.model.names import ImageReference, NodeName
 from agent.core.model.record import read_record
 from agent.core.rollout.adopt import adopt
 from agent.core.rollout.change import audit_of
-from agent.core.rollout.commands import Signature
+from agent.core.rollout.commands import CommandAuthor
 from agent.core.rollout.decision import write_decision
 
 BOOT = BootState(is_running=True, confirmed=True, waited_s=100.0)
 NODE = NodeName("web-1")
-ME = Signature("me", "restored", 0.0)
+ME = CommandAuthor("me", "restored", 0.0)
 
 
 def test_the_generation_is_above_every_one_seen() -> None:
@@ -43,19 +43,19 @@ def test_without_a_usable_active_image_there_is_nothing_to_adopt(active: Invalid
 
 def test_a_host_that_held_a_state_that_went_back_follows_it_once_adopted() -> None:
     """Another value with a lower index is held; with the adopted record it is followed."""
-    baseline = Baseline(active=KeyMemory(value="app:b", modify_index=30))
+    last_applied = LastApplied(active=KeyMemory(value="app:b", modify_index=30))
     restored = KeySnapshot(active=Present("app:a", 12))
-    held = judge(Known(restored), baseline, NODE, BOOT)
-    assert isinstance(held.desired.serve, Want)
+    held = validate(Known(restored), last_applied, NODE, BOOT)
+    assert isinstance(held.desired.serve, DesiredRelease)
     assert held.desired.serve.reference == ImageReference("app:b")
     assert "tidegate adopt" in " ".join(held.desired.notes)
     made = adopt(restored, [], ME)
-    followed = judge(
+    followed = validate(
         Known(KeySnapshot(active=Present("app:a", 12), rollout=Present(write_decision(made.record), 40))),
-        held.baseline,
+        held.last_applied,
         NODE,
         BOOT,
     )
-    assert isinstance(followed.desired.serve, Want)
+    assert isinstance(followed.desired.serve, DesiredRelease)
     assert followed.desired.serve.reference == ImageReference("app:a")
     assert followed.desired.notes == ()

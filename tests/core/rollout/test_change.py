@@ -10,7 +10,7 @@ from agent.core.model.names import AppName
 from agent.core.model.record import Phase
 from agent.core.rollout.change import Change, Guard, Indexes, Write, audit_of, members_document, mirror_of, signed
 from agent.core.rollout.change import writes_of as all_writes_of
-from agent.core.rollout.commands import Signature, pause
+from agent.core.rollout.commands import CommandAuthor, pause
 from agent.core.rollout.decision import read_decision, write_decision
 from agent.core.rollout.strategy import Strategy
 from tests.core.rollout.fixtures import LINES, NOW, A, B, after, changed, fleet, record
@@ -109,7 +109,7 @@ def test_an_audit_entry_says_who_what_why_from_to_and_when() -> None:
 def test_a_command_s_entry_says_why_it_was_given() -> None:
     """Not why the phase was entered."""
     keys = KeySnapshot(rollout=Present(write_decision(record(Phase.STAGING)), 41))
-    entry = audit_of(pause(keys, Signature("bob", "lunch", NOW)), by="bob", now=NOW)
+    entry = audit_of(pause(keys, CommandAuthor("bob", "lunch", NOW)), by="bob", now=NOW)
     assert (entry["what"], entry["why"], entry["from"], entry["to"]) == (
         "pause",
         "bob: lunch",
@@ -142,4 +142,4 @@ def test_a_transaction_is_far_from_consul_s_limits() -> None:
 def test_an_epoch_is_the_writer_s() -> None:
     """Commands leave it as it was."""
     change = changed(after(1, record(Phase.STAGING), fleet("web-1 staged")))
-    assert signed(change, 3) == replace(change, record=change.record.but(epoch=3))
+    assert signed(change, 3) == replace(change, record=change.record.replace(epoch=3))

@@ -8,7 +8,7 @@ from agent.core.model.keys import KeySnapshot
 from agent.core.model.record import Phase
 from agent.core.rollout.change import Change
 from agent.core.rollout.commands import (
-    Signature,
+    CommandAuthor,
     abort,
     current,
     pause,
@@ -25,7 +25,7 @@ MANUAL = Strategy(waits_for_promote=True)
 RETIRES = (
     "rollout 5 retires the release before: wait for its end (at most 10m), then `tidegate rollback` deploys it anew"
 )
-Command = Callable[[KeySnapshot, Signature], Change]
+Command = Callable[[KeySnapshot, CommandAuthor], Change]
 COMMANDS: dict[str, Command] = {
     "promote": promote,
     "abort": abort,
@@ -77,14 +77,14 @@ def test_a_command_sets_one_flag_and_nothing_else(name: str, given: Decision, fl
     """With who and why; the coordinator does the rest."""
     change = COMMANDS[name](keys(given), BOB)
     flags = given.flags.model_copy(update={flag: True, "note": "bob: wrong prices"})
-    assert change.record == given.but(seq=8, flags=flags)
+    assert change.record == given.replace(seq=8, flags=flags)
     assert (change.what, change.was, change.why) == (name, given.phase, "bob: wrong prices")
     assert (change.active, change.stage, change.members) == (None, None, None)
 
 
 def test_resume_clears_the_pause_and_leaves_its_beginning() -> None:
     """By which the coordinator shifts the deadline."""
-    change = resume(keys(record(Phase.STAGING, paused=True, paused_at=NOW)), Signature("bob", "", NOW))
+    change = resume(keys(record(Phase.STAGING, paused=True, paused_at=NOW)), CommandAuthor("bob", "", NOW))
     assert (change.record.flags.paused, change.record.flags.note, change.record.paused_at) == (False, "bob", NOW)
 
 

@@ -13,7 +13,7 @@ from agent.core.rollout.change import Change, Indexes, audit_of, mirror_of, writ
 from agent.core.rollout.decision import Decision, Request, read_decision, write_decision
 from agent.core.rollout.phases_forward import start_or_wait
 from agent.core.rollout.strategy import Strategy
-from agent.core.rollout.transition import Turn
+from agent.core.rollout.transition import TransitionContext
 from tests.core.rollout.fixtures import NOW, B, fleet, record, released
 
 SECRET = "hunter2"
@@ -32,7 +32,7 @@ def test_what_is_written_is_read_as_it_was(phase: Phase) -> None:
     """Of each phase, with odd durations and secrets."""
     odd = Strategy(bake_time=0.0004, drain_idle=61.5, drain_timeout=90061, steps=("1", "10%"), waits_for_promote=True)
     paused = record(phase, strategy=odd, paused=True, note="bob: lunch", paused_at=NOW)
-    for given in (paused, paused.but(request=None), secretive()):
+    for given in (paused, paused.replace(request=None), secretive()):
         assert read_decision(write_decision(given)) == given
 
 
@@ -54,8 +54,8 @@ def test_a_release_keeps_its_name_through_the_record() -> None:
 def test_secrets_are_in_no_repr_dump_or_audit_entry() -> None:
     """Only what goes to the keys of the record and the mirrors has them."""
     given = secretive()
-    pending = given.but(phase=Phase.PENDING, target=None)
-    change = start_or_wait(Turn(pending, fleet("web-1 serves", active=None), NOW))
+    pending = given.replace(phase=Phase.PENDING, target=None)
+    change = start_or_wait(TransitionContext(pending, fleet("web-1 serves", active=None), NOW))
     assert isinstance(change, Change)
     writes = writes_of(AppName("shop"), change, Indexes(record=1), by="web-1", now=NOW)
     shown = [repr(given), str(given), repr(change), repr(writes), repr(mirror_of(HIDDEN)), given.model_dump_json()]

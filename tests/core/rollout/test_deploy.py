@@ -152,7 +152,7 @@ class TestDeploy:
         most = RunSpec(env={"A": SecretStr("\u20ac" * (SPEC_MAX_BYTES // 6 - 200))})
         release = B.model_copy(update={"spec": most})
         begun = deployed_with(most).record
-        whole = begun.but(phase=Phase.STAGING, source=release, target=release, why="x" * 500, author="x" * 500)
+        whole = begun.replace(phase=Phase.STAGING, source=release, target=release, why="x" * 500, author="x" * 500)
         assert len(write_decision(whole)) < 64 * 1024
 
     @pytest.mark.parametrize(

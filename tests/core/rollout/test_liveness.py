@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from agent.core.model.names import NodeName
 from agent.core.model.report import NodeReport
 from agent.core.rollout.fleet import Host
-from agent.core.rollout.liveness import Sightings, sight
+from agent.core.rollout.liveness import Liveness, track_liveness
 from tests.core.rollout.fixtures import host
 
 WEB = NodeName("web-1")
@@ -16,13 +16,13 @@ class Watcher:
     """Looks at a fleet of one again and again."""
 
     def __init__(self) -> None:
-        self.memory = Sightings()
+        self.memory = Liveness()
 
     def look(self, now: float, shape: str | None, instance: str | None = BOOT) -> Host:
         live: Mapping[NodeName, str] = {} if instance is None else {WEB: instance}
         report = host(f"web-1 {shape}").report if shape else None
         reports: Mapping[NodeName, NodeReport] = {WEB: report} if report else {}
-        self.memory, hosts = sight(self.memory, live, reports, now)
+        self.memory, hosts = track_liveness(self.memory, live, reports, now)
         return hosts[WEB]
 
 
@@ -70,5 +70,5 @@ def test_the_memory_does_not_grow() -> None:
     watcher = Watcher()
     watcher.look(1, "sick")
     watcher.look(2, "serves")
-    assert watcher.memory == Sightings()
-    assert sight(Sightings(gone={NodeName("web-9"): 1.0}), {}, {}, 2.0) == (Sightings(), {})
+    assert watcher.memory == Liveness()
+    assert track_liveness(Liveness(gone={NodeName("web-9"): 1.0}), {}, {}, 2.0) == (Liveness(), {})

@@ -5,7 +5,7 @@ import pytest
 from agent.core.model.keys import ABSENT, Present
 from agent.core.model.record import Phase
 from agent.core.rollout.commands import (
-    foreign_edits,
+    manual_edits,
     mirrors_in,
 )
 from tests.core.rollout.fixtures import REQUEST, B, after, fleet, keys, record
@@ -22,7 +22,7 @@ class TestMirrors:
                 ABSENT if image is None else Present(image.partition(sign)[0], 1)
                 for image in (expected["active"], expected["stage"])
             )
-            assert foreign_edits(given, keys(given, active=active, stage=stage)) == ()
+            assert manual_edits(given, keys(given, active=active, stage=stage)) == ()
 
     @pytest.mark.parametrize(
         ("phase", "edited"),
@@ -40,14 +40,14 @@ class TestMirrors:
         snapshot = keys(record(phase), active=Present("app:x", 50), stage=Present("app:y", 51))
         values = {"active": "app:x", "stage": "app:y"}
         said = [f"{name}/image was changed to {values[name]} by hand in mid-rollout: it is ignored" for name in edited]
-        assert foreign_edits(record(phase), snapshot) == tuple(said)
+        assert manual_edits(record(phase), snapshot) == tuple(said)
 
     def test_what_was_active_before_a_forced_rollout_is_no_edit(self) -> None:
         """Its source is what most hosts served, whatever the key said; a first deploy had none."""
         forced = record(Phase.STAGING, request=REQUEST.model_copy(update={"forces_source": True}))
         first = record(Phase.STAGING, source=None)
         for given in (forced, first):
-            assert foreign_edits(given, keys(given, active=Present("app:x", 5), stage=Present(B.image, 6))) == ()
+            assert manual_edits(given, keys(given, active=Present("app:x", 5), stage=Present(B.image, 6))) == ()
 
     def test_after_the_end_they_are_what_is_left(self) -> None:
         """And by hand again."""

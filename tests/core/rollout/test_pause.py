@@ -14,7 +14,7 @@ DONE = fleet("web-1 idle")
 
 def resumed(given: Decision) -> Decision:
     """Return the record as `resume` leaves it."""
-    return given.but(seq=given.seq + 1, flags={"paused": False, "note": "bob: go on"})
+    return given.replace(seq=given.seq + 1, flags={"paused": False, "note": "bob: go on"})
 
 
 def test_a_record_of_a_command_is_stamped_first() -> None:
@@ -31,7 +31,7 @@ def test_s11_paused_nothing_advances(phase: Phase) -> None:
     given = record(phase, paused=True, promoted=True, note="bob: lunch")
     noticed = changed(after(5, given, DONE))
     assert (noticed.record.phase, noticed.what, noticed.why) == (phase, "pause noticed", "bob: lunch")
-    assert noticed.record == given.but(seq=8, paused_at=NOW + 5)
+    assert noticed.record == given.replace(seq=8, paused_at=NOW + 5)
     step = after(100_000, noticed.record, DONE)
     assert waits(step) == "paused: bob: lunch"
     assert step.look_again_at == NOW + 100_000 + 5

@@ -3,7 +3,7 @@
 import pytest
 
 from agent.core.model.names import NodeName
-from agent.core.model.record import Phase, order_of
+from agent.core.model.record import Phase, node_hash
 from agent.core.rollout.decision import Decision
 from agent.core.rollout.fleet import Fleet
 from agent.core.rollout.phases_forward import threshold_of
@@ -21,7 +21,7 @@ from tests.core.rollout.fixtures import (
     waits,
 )
 
-NAMES = tuple(sorted((NodeName(f"web-{number}") for number in range(1, 6)), key=lambda node: order_of(5, node)))
+NAMES = tuple(sorted((NodeName(f"web-{number}") for number in range(1, 6)), key=lambda node: node_hash(5, node)))
 """Five hosts in the order of this rollout."""
 
 
@@ -41,7 +41,7 @@ class TestSteps:
         assert (change.active, change.record.deadline) == (None, NOW + 1 + 600)
 
     def canary(self, phase: Phase = Phase.CANARY, count: int = 1, **changes: object) -> Decision:
-        threshold = order_of(GENERATION, NAMES[count - 1])
+        threshold = node_hash(GENERATION, NAMES[count - 1])
         return record(phase, strategy=self.STEPS, threshold=threshold, **changes)
 
     def test_the_canary_serves_and_then_waits_for_promote(self) -> None:
@@ -87,12 +87,12 @@ class TestSteps:
     def test_a_threshold_takes_in_exactly_so_many(self, count: int) -> None:
         """Also all of them: a joiner is judged by its hash then, too."""
         threshold = threshold_of(GENERATION, NAMES, count)
-        assert [order_of(GENERATION, node) <= threshold for node in NAMES] == [True] * count + [False] * (5 - count)
+        assert [node_hash(GENERATION, node) <= threshold for node in NAMES] == [True] * count + [False] * (5 - count)
 
     def test_a_threshold_never_falls(self) -> None:
         """Hosts that have switched stay, whatever the members are now."""
         high = f"{int(ALL_NODES, 16) - 1:064x}"
-        waiting = self.canary(Phase.AWAITING_PROMOTION, promoted=True).but(threshold=high)
+        waiting = self.canary(Phase.AWAITING_PROMOTION, promoted=True).replace(threshold=high)
         assert changed(after(1, waiting, five(*["switched"] * 5))).record.threshold == high
 
 

@@ -1,4 +1,4 @@
-"""Whatever befalls a fleet and whoever commands: invariants of every rollout, played to its end."""
+"""Whatever happens to a fleet and whoever commands: invariants of every rollout, played to its end."""
 
 from dataclasses import dataclass, replace
 
@@ -11,7 +11,7 @@ from agent.core.model.record import Phase
 from agent.core.rollout.change import Guard, Indexes, writes_of
 from agent.core.rollout.strategy import Strategy
 from tests.core.rollout.fixtures import NOW, B
-from tests.core.rollout.rollout_sim import COMMANDS, MISHAPS, QUICK, TICK_S, Event, Play, begun, written
+from tests.core.rollout.rollout_sim import COMMANDS, MISHAPS, QUICK, TICK_S, Event, RolloutSim, begun, written
 
 GRAPH: dict[Phase, set[Phase]] = {
     Phase.PENDING: {Phase.STAGING, Phase.ABORTED},
@@ -30,19 +30,19 @@ COMMIT = {Phase.CANARY, Phase.SWITCHING}
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """What a play is made of."""
+    """What a simulation is made of."""
 
     strategy: Strategy
     count: int
     is_first: bool
     events: list[Event]
 
-    def play(self) -> Play:
+    def run(self) -> RolloutSim:
         """Play it, and once all has happened let a paused rollout go on."""
-        play = begun(self.strategy, self.count, is_first=self.is_first)
+        sim = begun(self.strategy, self.count, is_first=self.is_first)
         last = max((at for at, _, _ in self.events), default=0)
-        play.run([*self.events, (last, "resume", 0)], ticks=ticks_of(self.strategy))
-        return play
+        sim.run([*self.events, (last, "resume", 0)], ticks=ticks_of(self.strategy))
+        return sim
 
 
 def ticks_of(strategy: Strategy) -> int:
@@ -50,10 +50,10 @@ def ticks_of(strategy: Strategy) -> int:
     return int(strategy.longest_s() / TICK_S) + len(Phase) + len(strategy.all_steps)
 
 
-def lasted_s(play: Play) -> float:
+def lasted_s(sim: RolloutSim) -> float:
     """Return how long a rollout took that has ended, from when a coordinator first saw it."""
-    assert play.given.phase.is_terminal
-    return play.now - NOW
+    assert sim.given.phase.is_terminal
+    return sim.now - NOW
 
 
 STRATEGIES = st.builds(
@@ -74,18 +74,18 @@ SCRIPTS = st.builds(Script, STRATEGIES, st.integers(1, 5), st.booleans(), EVENTS
 @settings(max_examples=25, deadline=None)
 def test_every_rollout_follows_the_graph_to_exactly_one_end(script: Script) -> None:
     """Once begun it ends, once."""
-    play = script.play()
-    for before, record, _, _ in written(play):
+    sim = script.run()
+    for before, record, _, _ in written(sim):
         assert record.generation == before.generation
         assert record.phase in {before.phase, *GRAPH[before.phase]}
-    assert [phase for phase in play.phases if phase.is_terminal] == [play.given.phase]
+    assert [phase for phase in sim.phases if phase.is_terminal] == [sim.given.phase]
 
 
 @given(SCRIPTS)
 @settings(max_examples=25, deadline=None)
 def test_s4_no_rollout_both_commits_and_aborts(script: Script) -> None:
     """What visitors may have seen is rolled back, what they cannot have seen is aborted."""
-    passed = set(script.play().phases)
+    passed = set(script.run().phases)
     assert not (passed & COMMIT and passed & {Phase.ABORTING, Phase.ABORTED})
     assert not passed & {Phase.ROLLING_BACK, Phase.ROLLED_BACK, Phase.ROLLBACK_FAILED} or passed & COMMIT
 
@@ -94,11 +94,11 @@ def test_s4_no_rollout_both_commits_and_aborts(script: Script) -> None:
 @settings(max_examples=25, deadline=None)
 def test_s13_each_change_counts_up_by_one_and_has_one_entry_of_its_own(script: Script) -> None:
     """Of commands as of the coordinator: the entry is created, by the record's version."""
-    play = script.play()
+    sim = script.run()
     entries: set[str] = set()
-    for before, record, change, _ in written(play):
+    for before, record, change, _ in written(sim):
         assert record.version == (before.generation, before.seq + 1)
-        writes = writes_of(AppName("shop"), change, Indexes(record=1, active=1), by="core-1", now=play.now)
+        writes = writes_of(AppName("shop"), change, Indexes(record=1, active=1), by="core-1", now=sim.now)
         created = {write.key for write in writes if write.guard is Guard.CAS and write.index == 0}
         assert created == {f"shop-status/history/{record.generation}/{record.seq}"}
         assert created.isdisjoint(entries)
@@ -109,9 +109,9 @@ def test_s13_each_change_counts_up_by_one_and_has_one_entry_of_its_own(script: S
 @settings(max_examples=25, deadline=None)
 def test_s3_at_commit_every_member_has_staged_the_same_digest_in_this_generation(script: Script) -> None:
     """By the live report of each, and there is at least one."""
-    play = script.play()
+    sim = script.run()
     commits = [
-        (change, seen) for before, _, change, seen in written(play) if _commits(before.phase, change.record.phase)
+        (change, seen) for before, _, change, seen in written(sim) if _commits(before.phase, change.record.phase)
     ]
     assert len(commits) <= 1
     for change, seen in commits:
@@ -134,11 +134,11 @@ def _commits(before: Phase, after: Phase) -> bool:
 def test_s11_paused_nothing_advances_but_abort_and_rollback(script: Script, at: int) -> None:
     """Only the stamps of the phase change, and flags by commands."""
     paused = replace(script, events=[*script.events, (at, "pause", 0), (at + 9, "resume", 0)])
-    for before, record, change, _ in written(paused.play()):
+    for before, record, change, _ in written(paused.run()):
         if not before.flags.paused or before.flags.aborted or record.flags.aborted:
             continue
         free = {name: getattr(record, name) for name in ("seq", "since", "deadline", "paused_at", "flags")}
-        assert record == before.but(**free)
+        assert record == before.replace(**free)
         assert (change.active, change.stage, change.members) == (None, None, None)
 
 
@@ -146,7 +146,7 @@ def test_s11_paused_nothing_advances_but_abort_and_rollback(script: Script, at: 
 @settings(max_examples=25, deadline=None)
 def test_s10_what_goes_back_only_goes_back_and_thresholds_only_rise(script: Script) -> None:
     """No flag, failure or pause turns it round."""
-    for before, record, _, _ in written(script.play()):
+    for before, record, _, _ in written(script.run()):
         assert record.threshold >= before.threshold
         if before.phase in {Phase.ABORTING, Phase.ROLLING_BACK}:
             assert not record.flags.paused
@@ -158,8 +158,8 @@ def test_s10_what_goes_back_only_goes_back_and_thresholds_only_rise(script: Scri
 def test_l1_every_rollout_that_is_not_paused_ends_within_its_bound(script: Script) -> None:
     """Computed from its knobs alone, whatever happens to its hosts."""
     events = [event for event in script.events if event[1] != "pause"]
-    play = Script(script.strategy, script.count, script.is_first, events).play()
-    assert lasted_s(play) <= script.strategy.longest_s() + TICK_S * len(Phase)
+    sim = Script(script.strategy, script.count, script.is_first, events).run()
+    assert lasted_s(sim) <= script.strategy.longest_s() + TICK_S * len(Phase)
 
 
 @given(STRATEGIES, st.sets(st.sampled_from(["joins", "leaves"]), min_size=1))
@@ -168,9 +168,9 @@ def test_l3_joins_and_leaves_cannot_starve_a_rollout(strategy: Strategy, what: s
     """One after the other, without an end: it succeeds, or ends within its bound where it must be promoted."""
     events = [(at, each, at) for at in range(0, 60, 2) for each in sorted(what)]
     events += [(at, "promote", 0) for at in range(60)]
-    play = begun(strategy, 3, is_first=False)
-    play.run([*events, *((at, "joins", 0) for at in range(0, 60, 3))], ticks=ticks_of(strategy))
-    assert play.given.phase is Phase.SUCCESSFUL, play.given.why
+    sim = begun(strategy, 3, is_first=False)
+    sim.run([*events, *((at, "joins", 0) for at in range(0, 60, 3))], ticks=ticks_of(strategy))
+    assert sim.given.phase is Phase.SUCCESSFUL, sim.given.why
 
 
 @pytest.mark.parametrize("shape", ["nobody comes", "nobody answers", "everybody is lost"])
@@ -181,14 +181,14 @@ def test_l1_with_a_silent_fleet_the_rollout_ends_within_its_bound(
 ) -> None:
     """From each phase on: no host says anything any more."""
     strategy = QUICK.model_copy(update={"steps": steps})
-    play = begun(strategy, 0 if shape == "nobody comes" else 3, is_first=False)
+    sim = begun(strategy, 0 if shape == "nobody comes" else 3, is_first=False)
 
     def silence() -> None:
-        for actor in play.actors.values() if play.now >= NOW + since * TICK_S else ():
+        for sim_host in sim.sim_hosts.values() if sim.now >= NOW + since * TICK_S else ():
             if shape == "nobody answers":
-                actor.odd.add("restarts")
-            elif shape == "everybody is lost" and actor.gone_s is None:
-                actor.gone_s = 0.0
+                sim_host.odd.add("restarts")
+            elif shape == "everybody is lost" and sim_host.gone_s is None:
+                sim_host.gone_s = 0.0
 
-    play.run([(6, "promote", 0)], ticks_of(strategy), silence)
-    assert lasted_s(play) <= strategy.longest_s() + TICK_S * len(Phase)
+    sim.run([(6, "promote", 0)], ticks_of(strategy), silence)
+    assert lasted_s(sim) <= strategy.longest_s() + TICK_S * len(Phase)

@@ -23,7 +23,7 @@ def seen(seq: int, given: Decision, words: str = "web-1 staged") -> Fleet:
 def test_nothing_is_written_behind_what_a_host_has_acted_on(phase: Phase) -> None:
     """Whatever is due or asked for: hosts would hold against it, until a version follows that contradicts theirs."""
     given = record(phase)
-    for asked in (given, given.but(flags={"aborted": True}), given.but(since=None, deadline=None)):
+    for asked in (given, given.replace(flags={"aborted": True}), given.replace(since=None, deadline=None)):
         step = after(100_000, asked, seen(given.seq + 1, given))
         assert step.change is None
         assert step.look_again_at == NOW + 100_000 + 5

@@ -1,4 +1,4 @@
-"""A disaster strikes one host in mid-rollout: when, what operators were told meanwhile, and what it may cost."""
+"""A fault is injected into one host in mid-rollout: when, what operators were told meanwhile, and what it may cost."""
 
 import asyncio
 import re
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cluster.machine import Machine
-from cluster.scenarios.cluster import ClusterStory
+from cluster.scenarios.cluster import ClusterScenario
 from cluster.servers.fleet import Said
 from cluster.traffic.record import Outcome
 from cluster.traffic.verdict import Verdict
@@ -18,7 +18,7 @@ NOTICED_S = 0.3
 
 
 @dataclass(frozen=True, slots=True)
-class Strike:
+class FaultInjection:
     """One disaster, as it went."""
 
     disaster: Disaster
@@ -47,21 +47,23 @@ class Strike:
         return self.disaster.is_deadly and sent_at <= self.struck_until + NOTICED_S and failed_at >= self.struck_at
 
 
-async def suffer(story: ClusterStory, web: Machine, disaster: Disaster) -> Strike:
+async def inject_fault(scenario: ClusterScenario, web: Machine, disaster: Disaster) -> FaultInjection:
     """Let it strike, ask for the status when it has lasted long enough to be seen, and end it."""
     struck_at = time.monotonic()
-    await disaster.strike(story.cluster, web)
+    await disaster.inject(scenario.cluster, web)
     struck_until = time.monotonic()
     await asyncio.sleep(disaster.lasts_s)
-    shown = await story.command("status")
-    await disaster.end(story.cluster, web)
+    shown = await scenario.command("status")
+    await disaster.end(scenario.cluster, web)
     print(f"\n{disaster.name}, {web.name}, {time.monotonic() - struck_at:.0f} s:\n{shown.out}{shown.err}")
-    return Strike(disaster, web, struck_at, struck_until, shown)
+    return FaultInjection(disaster, web, struck_at, struck_until, shown)
 
 
-def nothing_lost(outcome: Outcome, verdict: Verdict, strikes: Sequence[Strike]) -> None:
+def nothing_lost(outcome: Outcome, verdict: Verdict, injections: Sequence[FaultInjection]) -> None:
     """Fail if anybody was moved, or a request failed that no dying host held."""
     assert (verdict.moved_unasked, verdict.moved_back_and_forth, verdict.early, verdict.stale) == (0, 0, 0, 0), verdict
-    lost = [each for each in outcome.failures if not any(one.explains(each.sent_at, each.failed_at) for one in strikes)]
+    lost = [
+        each for each in outcome.failures if not any(one.explains(each.sent_at, each.failed_at) for one in injections)
+    ]
     assert lost == [], lost[:8]
     print(f"\n{outcome.total:,} requests, {len(outcome.failures)} were open on hosts that died")

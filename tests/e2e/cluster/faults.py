@@ -1,4 +1,4 @@
-"""What may befall a cluster in mid-rollout, one at a time: how it strikes, and how it ends."""
+"""What may happen to a cluster in mid-rollout, one at a time: how it strikes, and how it ends."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -17,13 +17,13 @@ async def _nothing(_: Cluster, __: Machine) -> None:
 @dataclass(frozen=True, slots=True)
 class Disaster:
     """
-    One of them; `strike` returns when it has happened, `end` undoes it.
+    One of them; `inject` returns when it has happened, `end` undoes it.
 
     The machine is the host that has not switched yet: its agent is frozen until it is thawed or dies.
     """
 
     name: str
-    strike: Deed
+    inject: Deed
     end: Deed = _nothing
     lasts_s: float = 2.0
     is_deadly: bool = False
@@ -102,9 +102,9 @@ async def _start_registry(cluster: Cluster, web: Machine) -> None:
 
 _GONE = (0, "WEB +gone .*its agent is not seen alive")
 _DARK = (1, "Consul at https://")
-Scene = Sequence[Disaster]
+FaultSequence = Sequence[Disaster]
 
-SCENES: Sequence[Scene] = (
+FAULT_SEQUENCES: Sequence[FaultSequence] = (
     (
         Disaster("the agent is killed", _kill_agent),
         Disaster("the host is parted from Consul", _part, _rejoin, lasts_s=15, status=_GONE),
@@ -122,5 +122,5 @@ SCENES: Sequence[Scene] = (
     ),
     (Disaster("all Consul servers are down for 60 s", _kill_servers, _bring_servers, lasts_s=60, status=_DARK),),
 )
-"""What befalls one rollout, one after the other, each another host."""
-DISASTERS: Sequence[Disaster] = tuple(disaster for scene in SCENES for disaster in scene)
+"""What happens to one rollout, one after the other, each another host."""
+DISASTERS: Sequence[Disaster] = tuple(disaster for fault_sequence in FAULT_SEQUENCES for disaster in fault_sequence)

@@ -1,4 +1,4 @@
-"""One fleet for all stories of a session: each begins with what serves, and leaves everybody alive."""
+"""One fleet for all scenarios of a session: each begins with what serves, and leaves everybody alive."""
 
 import uuid
 from collections.abc import AsyncIterator
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest_asyncio
 
-from cluster.scenarios.fleet import FleetStory
+from cluster.scenarios.fleet import FleetScenario
 from cluster.servers.dockerd import DockerDaemon
 from cluster.servers.fleet import Fleet, FleetPlan, fleet
 from cluster.servers.images import Images
@@ -18,7 +18,7 @@ NEWER = "web-5"
 
 
 @dataclass(frozen=True, slots=True)
-class Shelf:
+class PushedImages:
     """References of what was pushed: a ends its requests on SIGTERM, b dies at once; sick is never healthy."""
 
     a: str
@@ -30,28 +30,28 @@ class Shelf:
         return self.b if version == "a" else self.a
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session", name="shelf")
-async def _shelf(images: Images) -> Shelf:
-    return Shelf(
+@pytest_asyncio.fixture(scope="session", loop_scope="session", name="test_images")
+async def _test_images(images: Images) -> PushedImages:
+    return PushedImages(
         a=await images.testapp("a", exits="finish"),
         b=await images.testapp("b", exits="at-once"),
         sick=await images.testapp("sick", env={"UNHEALTHY": "1"}),
     )
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session", name="town")
-async def _town(docker: DockerDaemon, shelf: Shelf) -> AsyncIterator[Fleet]:
+@pytest_asyncio.fixture(scope="session", loop_scope="session", name="running_fleet")
+async def _running_fleet(docker: DockerDaemon, test_images: PushedImages) -> AsyncIterator[Fleet]:
     """Five hosts, three servers, three coordinators, and two hosts that may come later."""
     app = f"fleet-{uuid.uuid4().hex[:8]}"  # other tests may use the same Docker daemon
-    async with fleet(FleetPlan(app, nodes=NODES, later=LATER), docker, image=shelf.a) as made:
+    async with fleet(FleetPlan(app, nodes=NODES, later=LATER), docker, image=test_images.a) as made:
         newer = made.hosts[NEWER]
         await newer.start_as("-m", "tests.e2e.fleet.newer_agent", str(newer.config))
         yield made
 
 
-@pytest_asyncio.fixture(loop_scope="session", name="story")
-async def _story(town: Fleet) -> FleetStory:
-    """The fleet at rest, whatever the story before did."""
-    await town.mend()
-    await FleetStory(town, "").settled()
-    return FleetStory(town, await town.serving())
+@pytest_asyncio.fixture(loop_scope="session", name="scenario")
+async def _scenario(running_fleet: Fleet) -> FleetScenario:
+    """The fleet at rest, whatever the scenario before did."""
+    await running_fleet.mend()
+    await FleetScenario(running_fleet, "").settled()
+    return FleetScenario(running_fleet, await running_fleet.serving())

@@ -13,7 +13,7 @@ from agent.adapters.consul.transport import TokenSource
 from agent.core.model.names import AppName, ImageReference, NodeName, parse_app
 from agent.core.model.record import Phase
 from agent.core.rollout.change import Change, Indexes, writes_of
-from agent.core.rollout.commands import Signature, abort, current, deploy
+from agent.core.rollout.commands import CommandAuthor, abort, current, deploy
 from agent.core.rollout.decision import Decision, Request
 from agent.core.rollout.strategy import Strategy
 from bench.fleet_in_consul import Population, staged
@@ -23,7 +23,7 @@ from cluster.servers.process import eventually
 from tests.e2e.fleet.test_rights import SERVED
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
-BY = Signature("lab", "a test", 0.0)
+BY = CommandAuthor("lab", "a test", 0.0)
 
 
 async def test_a_coordinator_goes_on_with_the_token_that_is_in_its_file_now(

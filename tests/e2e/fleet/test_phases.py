@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from agent.core.model.record import Phase
-from cluster.scenarios.fleet import ELECTION_S, MIX, FleetStory, proven
+from cluster.scenarios.fleet import ELECTION_S, MIX, FleetScenario, proven
 from cluster.traffic.generator import Traffic
-from tests.e2e.fleet.conftest import Shelf
+from tests.e2e.fleet.conftest import PushedImages
 
 pytestmark = [
     pytest.mark.real,
@@ -16,69 +16,73 @@ pytestmark = [
     pytest.mark.timeout(300),
     pytest.mark.asyncio(loop_scope="session"),
 ]
-Strike = Callable[[FleetStory], Awaitable[object]]
+InjectFault = Callable[[FleetScenario], Awaitable[object]]
 TAKEOVER_S = 60.0
 """A session that is not renewed lives for up to 30 s, and each phase may have begun anew by then."""
 
 
-async def _coordinator(story: FleetStory) -> None:
-    await story.kill_coordinator()
+async def _coordinator(scenario: FleetScenario) -> None:
+    await scenario.kill_coordinator()
 
 
-async def _leader(story: FleetStory) -> None:
-    (await story.fleet.leader()).kill()
+async def _leader(scenario: FleetScenario) -> None:
+    (await scenario.fleet.leader()).kill()
 
 
-WHO = pytest.mark.parametrize("strike", [_coordinator, _leader], ids=["coordinator", "leader"])
+WHO = pytest.mark.parametrize("inject", [_coordinator, _leader], ids=["coordinator", "leader"])
 FORWARD = (Phase.PENDING, Phase.STAGING, Phase.CANARY, Phase.AWAITING_PROMOTION, Phase.SWITCHING)
 
 
 @WHO
 @pytest.mark.parametrize("phase", [*FORWARD, Phase.BAKING, Phase.RETIRING])
 async def test_a_death_on_the_way_forward_delays_a_rollout_and_no_more(
-    story: FleetStory, shelf: Shelf, phase: Phase, strike: Strike
+    scenario: FleetScenario, test_images: PushedImages, phase: Phase, inject: InjectFault
 ) -> None:
     """With a canary; it is promoted whenever it waits for that."""
-    before = await story.generation()
-    async with Traffic(story.fleet.edge.target, mix=MIX) as traffic:
+    before = await scenario.generation()
+    async with Traffic(scenario.fleet.edge.target, mix=MIX) as traffic:
         await asyncio.sleep(1)
-        await story.begin(shelf.other(story.version), "--canary", "1", "--detach")
-        generation = (await story.until(lambda record: record.generation > before)).generation
+        await scenario.begin(test_images.other(scenario.version), "--canary", "1", "--detach")
+        generation = (await scenario.until(lambda record: record.generation > before)).generation
         for each in (*FORWARD, Phase.BAKING, Phase.RETIRING, Phase.SUCCESSFUL):
             if each is not Phase.PENDING:
-                await story.until_reached(generation, each, deadline_s=TAKEOVER_S)
+                await scenario.until_reached(generation, each, deadline_s=TAKEOVER_S)
             if each is phase:
-                await strike(story)
+                await inject(scenario)
             if each is Phase.AWAITING_PROMOTION:
-                assert await story.insist("promote")
+                assert await scenario.insist("promote")
         outcome = await traffic.stop()
-    proven(await story.verdict(outcome, settle_s=ELECTION_S), outcome)
+    proven(await scenario.verdict(outcome, settle_s=ELECTION_S), outcome)
 
 
 @WHO
-async def test_a_death_in_an_abort_delays_it(story: FleetStory, shelf: Shelf, strike: Strike) -> None:
+async def test_a_death_in_an_abort_delays_it(
+    scenario: FleetScenario, test_images: PushedImages, inject: InjectFault
+) -> None:
     """From ready: staged everywhere, seen by nobody."""
-    async with Traffic(story.fleet.edge.target, mix=MIX) as traffic:
+    async with Traffic(scenario.fleet.edge.target, mix=MIX) as traffic:
         await asyncio.sleep(1)
-        await story.begin(shelf.other(story.version), "--manual", "--detach")
-        await story.until_phase(Phase.READY)
-        await strike(story)
-        assert await story.insist("abort")
-        await story.until_phase(Phase.ABORTED, deadline_s=TAKEOVER_S)
+        await scenario.begin(test_images.other(scenario.version), "--manual", "--detach")
+        await scenario.until_phase(Phase.READY)
+        await inject(scenario)
+        assert await scenario.insist("abort")
+        await scenario.until_phase(Phase.ABORTED, deadline_s=TAKEOVER_S)
         outcome = await traffic.stop()
-    proven(await story.verdict(outcome, settle_s=ELECTION_S), outcome)
+    proven(await scenario.verdict(outcome, settle_s=ELECTION_S), outcome)
 
 
 @WHO
-async def test_a_death_in_a_rollback_delays_it(story: FleetStory, shelf: Shelf, strike: Strike) -> None:
+async def test_a_death_in_a_rollback_delays_it(
+    scenario: FleetScenario, test_images: PushedImages, inject: InjectFault
+) -> None:
     """Whoever had the new release goes back, once."""
-    async with Traffic(story.fleet.edge.target, mix=MIX) as traffic:
+    async with Traffic(scenario.fleet.edge.target, mix=MIX) as traffic:
         await asyncio.sleep(1)
-        await story.begin(shelf.other(story.version), "--detach")
-        record = await story.until_phase(Phase.BAKING)
-        assert await story.insist("rollback")
-        await story.until_reached(record.generation, Phase.ROLLING_BACK)
-        await strike(story)
-        await story.until_phase(Phase.ROLLED_BACK, deadline_s=TAKEOVER_S)
+        await scenario.begin(test_images.other(scenario.version), "--detach")
+        record = await scenario.until_phase(Phase.BAKING)
+        assert await scenario.insist("rollback")
+        await scenario.until_reached(record.generation, Phase.ROLLING_BACK)
+        await inject(scenario)
+        await scenario.until_phase(Phase.ROLLED_BACK, deadline_s=TAKEOVER_S)
         outcome = await traffic.stop()
-    proven(await story.verdict(outcome, settle_s=ELECTION_S), outcome)
+    proven(await scenario.verdict(outcome, settle_s=ELECTION_S), outcome)

@@ -22,7 +22,7 @@ def main() -> None:
     log.configure(node=settings.node)
     done = 0
 
-    async def between(action: Action | None) -> None:
+    async def before_action(action: Action | None) -> None:
         nonlocal done
         if action is None:
             return
@@ -31,7 +31,7 @@ def main() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         _note(trace, type(action).__name__)
 
-    asyncio.run(daemon.run_agent(settings, between=between))
+    asyncio.run(daemon.run_agent(settings, before_action=before_action))
 
 
 def _note(trace: Path, name: str) -> None:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import pytest_asyncio
 
-from cluster.scenarios.host import Story
+from cluster.scenarios.host import Scenario
 from cluster.servers.consul import ConsulServer
 from cluster.servers.dockerd import DockerDaemon
 from cluster.servers.host import Host, Plan, host
@@ -15,7 +15,7 @@ from cluster.servers.images import Images
 
 
 @dataclass(frozen=True, slots=True)
-class Shelf:
+class PushedImages:
     """References of what was pushed: a ends its requests on SIGTERM, b dies at once; sick is never healthy."""
 
     a: str
@@ -30,9 +30,9 @@ class MakeHost(Protocol):
     async def __call__(self, plan: Plan) -> Host: ...
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session", name="shelf")
-async def _shelf(images: Images) -> Shelf:
-    return Shelf(
+@pytest_asyncio.fixture(scope="session", loop_scope="session", name="test_images")
+async def _test_images(images: Images) -> PushedImages:
+    return PushedImages(
         a=await images.testapp("a", exits="finish"),
         b=await images.testapp("b", exits="at-once"),
         sick=await images.testapp("sick", env={"UNHEALTHY": "1"}),
@@ -50,12 +50,12 @@ async def _make_host(docker: DockerDaemon, consul: ConsulServer) -> AsyncIterato
         yield make
 
 
-@pytest_asyncio.fixture(loop_scope="session", name="story")
-async def _story(app_name: str, consul: ConsulServer, make_host: MakeHost, shelf: Shelf) -> Story:
+@pytest_asyncio.fixture(loop_scope="session", name="scenario")
+async def _scenario(app_name: str, consul: ConsulServer, make_host: MakeHost, test_images: PushedImages) -> Scenario:
     """One host that serves release a."""
     one = await make_host(Plan(app_name))
-    story = Story(app_name, consul, [one])
-    await consul.put(f"{app_name}/active/image", shelf.a)
+    scenario = Scenario(app_name, consul, [one])
+    await consul.put(f"{app_name}/active/image", test_images.a)
     await one.start_agent()
-    await story.activate(shelf.a)
-    return story
+    await scenario.activate(test_images.a)
+    return scenario

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from cluster.scenarios.host import Story
+from cluster.scenarios.host import Scenario
 from cluster.servers.clock import SteppedClock
 from cluster.servers.consul import ConsulServer, consul_client, consul_cluster
 from cluster.servers.dockerd import DockerDaemon, DockerService, separate_daemon
 from cluster.servers.host import TEST_KNOBS, Host, Plan, host
 from cluster.servers.images import Images
 from cluster.servers.registry import Registry, registry
-from cluster.servers.stalling_proxy import Dam, dam
+from cluster.servers.stalling_proxy import StallingProxy, stalling_proxy
 
 Step = Callable[[], Awaitable[None]]
 HOUR_S = 3600
@@ -41,7 +41,7 @@ class Fault:
     """
 
     name: str
-    strike: Step
+    inject: Step
     mend: Step
     shown: str = ""
     costs: bool = False
@@ -55,18 +55,18 @@ class Machine:
     """A host all of whose surroundings are its own, to break as a test likes."""
 
     host: Host
-    story: Story
+    scenario: Scenario
     consul: ConsulServer
     """The host's own Consul agent, a client."""
     servers: list[ConsulServer]
     docker: DockerService
     daemon: DockerDaemon
     registry: Registry
-    dam: Dam
+    stalling_proxy: StallingProxy
     clock: SteppedClock
     a: str
     b: str
-    """The images, by way of the dam."""
+    """The images, by way of the stalling proxy."""
 
 
 @asynccontextmanager
@@ -79,7 +79,7 @@ async def machine(app: str, builder: DockerDaemon, *, live_restore: bool) -> Asy
         consul = await stack.enter_async_context(consul_client(servers))
         service = await stack.enter_async_context(separate_daemon(["--live-restore"] if live_restore else []))
         store = await stack.enter_async_context(registry())
-        front = await stack.enter_async_context(dam(store.port, 0))
+        front = await stack.enter_async_context(stalling_proxy(store.port, 0))
         front.open()
         images = Images(builder, store)
         pushed = [await images.testapp(version, padding_bytes=PADDING_BYTES) for version in ("a", "b")]
@@ -87,11 +87,11 @@ async def machine(app: str, builder: DockerDaemon, *, live_restore: bool) -> Asy
         plan = Plan(app, knobs=KNOBS, env=clock.env)
         daemon = DockerDaemon(service.host, "")
         one = await stack.enter_async_context(host(plan, daemon, consul))
-        story = Story(app, consul, [one])
-        await story.consul.put(f"{app}/active/image", a)
+        scenario = Scenario(app, consul, [one])
+        await scenario.consul.put(f"{app}/active/image", a)
         await one.start_agent()
-        await story.activate(a)
-        yield Machine(one, story, consul, servers, service, daemon, store, front, clock, a, b)
+        await scenario.activate(a)
+        yield Machine(one, scenario, consul, servers, service, daemon, store, front, clock, a, b)
 
 
 async def nothing() -> None:
@@ -101,10 +101,10 @@ async def nothing() -> None:
 def haproxy_killed(at: Machine) -> Fault:
     """HAProxy dies; its service starts it again."""
 
-    async def strike() -> None:
+    async def inject() -> None:
         at.host.haproxy.kill()
 
-    return Fault("HAProxy killed", strike, at.host.haproxy.start, shown="HAProxy", costs=True)
+    return Fault("HAProxy killed", inject, at.host.haproxy.start, shown="HAProxy", costs=True)
 
 
 def haproxy_reloaded(at: Machine) -> Fault:
@@ -125,30 +125,30 @@ def docker_restarted(at: Machine, *, live_restore: bool) -> Fault:
 def consul_killed(at: Machine) -> Fault:
     """The Consul agent of the host is away."""
 
-    async def strike() -> None:
+    async def inject() -> None:
         at.consul.kill()
 
-    return Fault("Consul killed", strike, at.consul.restart, shown="Consul")
+    return Fault("Consul killed", inject, at.consul.restart, shown="Consul")
 
 
 def consul_frozen(at: Machine) -> Fault:
     """The Consul agent of the host accepts and says nothing."""
 
-    async def strike() -> None:
+    async def inject() -> None:
         at.consul.freeze()
         await asyncio.sleep(1.5)
 
     async def mend() -> None:
         at.consul.thaw()
 
-    return Fault("Consul frozen", strike, mend)
+    return Fault("Consul frozen", inject, mend)
 
 
 def leader_lost(at: Machine) -> Fault:
     """The Consul servers lose their leader and elect another."""
     lost: list[ConsulServer] = []
 
-    async def strike() -> None:
+    async def inject() -> None:
         (leader,) = [server for server in at.servers if server.process.alive and await server.is_leader()]
         leader.kill()
         lost.append(leader)
@@ -156,7 +156,7 @@ def leader_lost(at: Machine) -> Fault:
     async def mend() -> None:
         await lost.pop().restart()
 
-    return Fault("Consul leader lost", strike, mend)
+    return Fault("Consul leader lost", inject, mend)
 
 
 def registry_down(at: Machine) -> Fault:
@@ -171,23 +171,23 @@ def registry_down(at: Machine) -> Fault:
 def registry_stalled(at: Machine) -> Fault:
     """The registry sends half a layer and then nothing."""
 
-    async def strike() -> None:
-        at.dam.close(PADDING_BYTES // 2)
+    async def inject() -> None:
+        at.stalling_proxy.close(PADDING_BYTES // 2)
 
     async def mend() -> None:
-        at.dam.open()
+        at.stalling_proxy.open()
 
-    return Fault("registry stalled", strike, mend, shown="stalled for", before_staging=True)
+    return Fault("registry stalled", inject, mend, shown="stalled for", before_staging=True)
 
 
 def clock_stepped(at: Machine, seconds: int) -> Fault:
     """The host's clock jumps, and is set right again."""
 
-    async def strike() -> None:
+    async def inject() -> None:
         at.clock.step(seconds)
         await asyncio.sleep(1.5)
 
     async def mend() -> None:
         at.clock.step(0)
 
-    return Fault(f"clock stepped by {seconds:+} s", strike, mend, moves=True)
+    return Fault(f"clock stepped by {seconds:+} s", inject, mend, moves=True)

@@ -49,7 +49,7 @@ def _dies(settings: Settings, trace: Path) -> bool:
     """Live once; say whether that ended by a death."""
     did = ""
 
-    async def between(action: Action | None) -> None:
+    async def before_action(action: Action | None) -> None:
         nonlocal did
         point = Point(did, str(action or ""), type(action).__name__ if action else "")
         did = str(action or "")
@@ -59,7 +59,7 @@ def _dies(settings: Settings, trace: Path) -> bool:
 
     died = False
     try:
-        asyncio.run(daemon.run_agent(settings, between=between))
+        asyncio.run(daemon.run_agent(settings, before_action=before_action))
     except* _Death:
         died = True
     return died

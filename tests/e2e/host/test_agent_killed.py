@@ -12,14 +12,14 @@ import pytest
 
 from agent.core.model.names import SlotName
 from agent.core.model.states import SlotPhase
-from cluster.scenarios.host import Story, phase_of
+from cluster.scenarios.host import Scenario, phase_of
 from cluster.servers.consul import ConsulServer
 from cluster.servers.dockerd import DockerDaemon
 from cluster.servers.host import TEST_KNOBS, Host, Plan
 from cluster.servers.process import eventually
 from cluster.traffic.clients import Mix
 from cluster.traffic.generator import Traffic
-from tests.e2e.host.conftest import MakeHost, Shelf
+from tests.e2e.host.conftest import MakeHost, PushedImages
 
 pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 
@@ -41,12 +41,12 @@ LIGHT = Mix(
 
 
 @dataclass(slots=True)
-class Doomed:
+class KilledAgent:
     """Deploys to and fro on one host, each with a death of the agent somewhere in it."""
 
     host: Host
-    story: Story
-    shelf: Shelf
+    scenario: Scenario
+    test_images: PushedImages
     docker: DockerDaemon
     serving: str = ""
     deaths: int = 0
@@ -57,10 +57,10 @@ class Doomed:
 
     async def boot(self) -> None:
         """Let the host serve a."""
-        self.serving = self.shelf.a
-        await self.story.consul.put(f"{self.story.app}/active/image", self.shelf.a)
+        self.serving = self.test_images.a
+        await self.scenario.consul.put(f"{self.scenario.app}/active/image", self.test_images.a)
         await self._start(0)
-        await self.story.activate(self.shelf.a)
+        await self.scenario.activate(self.test_images.a)
 
     async def watch(self) -> list[str]:
         """Deploy undisturbed; return the names of the actions, in order."""
@@ -82,11 +82,11 @@ class Doomed:
             deploy.cancel()
 
     async def _deploy(self) -> None:
-        old, new = self.serving, self.shelf.b if self.serving == self.shelf.a else self.shelf.a
-        await self.story.consul.put(f"{self.story.app}/stage/image", new)
+        old, new = self.serving, self.test_images.b if self.serving == self.test_images.a else self.test_images.a
+        await self.scenario.consul.put(f"{self.scenario.app}/stage/image", new)
         await self.host.until(lambda report: phase_of(report, new) is SlotPhase.STAGED, deadline_s=40)
-        await self.story.activate(new)
-        await self.story.retired(old)
+        await self.scenario.activate(new)
+        await self.scenario.retired(old)
         self.serving = new
         await self._is_as_it_should_be(new)
 
@@ -98,9 +98,9 @@ class Doomed:
         report = await self.host.until(lambda report: phase_of(report, image) is SlotPhase.SERVING)
         states = sorted(str(slot.state) for slot in report.slots.values())
         assert states == ["maint", "ready"]
-        label = f"label=tidegate.app={self.story.app}"
+        label = f"label=tidegate.app={self.scenario.app}"
         assert len((await self.docker.cli("ps", "-aq", "--filter", label)).split()) == 1, "a container is orphaned"
-        pins = (self.host.home / "state" / f"{self.story.app}-pin-to-slot.map").read_text().split()
+        pins = (self.host.home / "state" / f"{self.scenario.app}-pin-to-slot.map").read_text().split()
         held = next(slot for slot in SlotName if report.slots[slot].image == image)
         assert pins == [report.slots[held].pin, str(held)], "a pin is orphaned"
 
@@ -113,39 +113,39 @@ class Doomed:
         )
 
 
-async def _doomed(plan: tuple[str, ConsulServer, MakeHost, Shelf, DockerDaemon]) -> Doomed:
-    app_name, consul, make_host, shelf, docker = plan
+async def _killed_agent(plan: tuple[str, ConsulServer, MakeHost, PushedImages, DockerDaemon]) -> KilledAgent:
+    app_name, consul, make_host, test_images, docker = plan
     host = await make_host(Plan(app_name, knobs=KNOBS))
-    doomed = Doomed(host, Story(app_name, consul, [host]), shelf, docker)
-    await doomed.boot()
-    return doomed
+    killed_agent = KilledAgent(host, Scenario(app_name, consul, [host]), test_images, docker)
+    await killed_agent.boot()
+    return killed_agent
 
 
-async def _survives(doomed: Doomed, points: list[int]) -> None:
-    async with Traffic(doomed.host.target, mix=LIGHT) as traffic:
+async def _survives(killed_agent: KilledAgent, points: list[int]) -> None:
+    async with Traffic(killed_agent.host.target, mix=LIGHT) as traffic:
         for point in points:
-            await doomed.die(point)
+            await killed_agent.die(point)
         outcome = await traffic.stop()
-    assert doomed.deaths == len(points)
+    assert killed_agent.deaths == len(points)
     assert outcome.failed_by_fault == {}, outcome.failures[:5]
 
 
 async def test_a_deploy_survives_a_kill_before_run_switch_and_stop(
-    app_name: str, consul: ConsulServer, make_host: MakeHost, shelf: Shelf, docker: DockerDaemon
+    app_name: str, consul: ConsulServer, make_host: MakeHost, test_images: PushedImages, docker: DockerDaemon
 ) -> None:
     """Three points: the container is about to run, the visitors to switch, the old one to stop."""
-    doomed = await _doomed((app_name, consul, make_host, shelf, docker))
-    actions = await doomed.watch()
+    killed_agent = await _killed_agent((app_name, consul, make_host, test_images, docker))
+    actions = await killed_agent.watch()
     points = [actions.index(name) + 1 for name in ("Run", "Switch", "Stop")]
-    await _survives(doomed, points)
+    await _survives(killed_agent, points)
 
 
 @pytest.mark.full
 @pytest.mark.timeout(900)
 async def test_a_deploy_survives_a_kill_before_every_action(
-    app_name: str, consul: ConsulServer, make_host: MakeHost, shelf: Shelf, docker: DockerDaemon
+    app_name: str, consul: ConsulServer, make_host: MakeHost, test_images: PushedImages, docker: DockerDaemon
 ) -> None:
     """Every point of the deploy that was watched."""
-    doomed = await _doomed((app_name, consul, make_host, shelf, docker))
-    actions = await doomed.watch()
-    await _survives(doomed, list(range(1, len(actions) + 1)))
+    killed_agent = await _killed_agent((app_name, consul, make_host, test_images, docker))
+    actions = await killed_agent.watch()
+    await _survives(killed_agent, list(range(1, len(actions) + 1)))

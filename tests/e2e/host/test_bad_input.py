@@ -12,14 +12,14 @@ import pytest_asyncio
 
 from agent.core.model.report import NodeReport
 from agent.core.model.states import SlotPhase
-from cluster.scenarios.host import Story, phase_of
+from cluster.scenarios.host import Scenario, phase_of
 from cluster.servers.consul import ConsulServer
 from cluster.servers.dockerd import DockerDaemon
 from cluster.servers.host import TEST_KNOBS, Plan, host
 from cluster.servers.images import Images
 from cluster.servers.process import eventually
 from cluster.servers.registry import Login, registry
-from tests.e2e.host.conftest import MakeHost, Shelf
+from tests.e2e.host.conftest import MakeHost, PushedImages
 from tests.e2e.host.visitor import Visitor
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
@@ -70,21 +70,21 @@ BAD_KEYS = [
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session", name="served")
-async def _served(docker: DockerDaemon, consul: ConsulServer, shelf: Shelf) -> AsyncIterator[Story]:
+async def _served(docker: DockerDaemon, consul: ConsulServer, test_images: PushedImages) -> AsyncIterator[Scenario]:
     """One host for all bad values; whatever they were, it deploys b in the end."""
     app = f"lab-{uuid.uuid4().hex[:8]}"
     async with host(Plan(app, knobs=KNOBS), docker, consul) as one:
-        story = Story(app, consul, [one])
-        await consul.put(f"{app}/active/image", shelf.a)
+        scenario = Scenario(app, consul, [one])
+        await consul.put(f"{app}/active/image", test_images.a)
         await one.start_agent()
-        await story.activate(shelf.a)
-        yield story
-        await story.stage(shelf.b)
-        await story.activate(shelf.b)
+        await scenario.activate(test_images.a)
+        yield scenario
+        await scenario.stage(test_images.b)
+        await scenario.activate(test_images.b)
 
 
 @pytest.mark.parametrize("bad", BAD_KEYS)
-async def test_a_bad_value_is_named_and_changes_nothing(served: Story, shelf: Shelf, bad: Bad) -> None:
+async def test_a_bad_value_is_named_and_changes_nothing(served: Scenario, test_images: PushedImages, bad: Bad) -> None:
     """The report names key or field, shows nothing raw, and the release that serves goes on."""
     (one,) = served.hosts
     key = f"{served.app}/{bad.key}"
@@ -92,7 +92,7 @@ async def test_a_bad_value_is_named_and_changes_nothing(served: Story, shelf: Sh
     try:
         await served.consul.put(key, bad.value)
         report = await one.until(lambda report: any(bad.said in note for note in report.notes))
-        assert phase_of(report, shelf.a) is SlotPhase.SERVING
+        assert phase_of(report, test_images.a) is SlotPhase.SERVING
         assert report.is_ready
         assert await Visitor(one.target).ask() == "a"
         assert_harmless(report.model_dump_json(), await one.cli("status", "--local"), one.agent.log.read_text())
@@ -102,7 +102,7 @@ async def test_a_bad_value_is_named_and_changes_nothing(served: Story, shelf: Sh
     await one.until(lambda report: not report.notes)
 
 
-async def test_a_megabyte_of_junk_under_the_app_changes_nothing(served: Story, shelf: Shelf) -> None:
+async def test_a_megabyte_of_junk_under_the_app_changes_nothing(served: Scenario, test_images: PushedImages) -> None:
     """In one answer of Consul, also under a key that nobody reads."""
     (one,) = served.hosts
     keys = [f"{served.app}/{name}" for name in ("stage/image", "rollout", "junk")]
@@ -112,7 +112,7 @@ async def test_a_megabyte_of_junk_under_the_app_changes_nothing(served: Story, s
             await served.consul.put(key, JUNK)
         report = await one.until(lambda report: "holds 500000 bytes" in " ".join(report.notes))
         assert len(report.model_dump_json()) < 20_000
-        assert phase_of(report, shelf.a) is SlotPhase.SERVING
+        assert phase_of(report, test_images.a) is SlotPhase.SERVING
         assert await Visitor(one.target).ask() == "a"
     finally:
         for key, value in before.items():
@@ -121,21 +121,21 @@ async def test_a_megabyte_of_junk_under_the_app_changes_nothing(served: Story, s
 
 
 @pytest.mark.parametrize("key", ["active/image", "stage/image"])
-async def test_a_deleted_key_is_no_command(served: Story, shelf: Shelf, key: str) -> None:
+async def test_a_deleted_key_is_no_command(served: Scenario, test_images: PushedImages, key: str) -> None:
     """The last good value is kept, and the report says so for as long as the key is missing."""
     (one,) = served.hosts
-    await _put_and_read(served, "stage/image", shelf.a)
+    await _put_and_read(served, "stage/image", test_images.a)
     await served.consul.delete(f"{served.app}/{key}")
     report = await one.until(lambda report: any(key in note for note in report.notes))
-    assert phase_of(report, shelf.a) is SlotPhase.SERVING
-    await served.consul.put(f"{served.app}/{key}", shelf.a)
+    assert phase_of(report, test_images.a) is SlotPhase.SERVING
+    await served.consul.put(f"{served.app}/{key}", test_images.a)
     await one.until(lambda report: not report.notes)
 
 
 @pytest.mark.full
 @pytest.mark.timeout(180)
 async def test_a_snapshot_that_is_restored_is_held_until_somebody_adopts_it(
-    app_name: str, make_host: MakeHost, own_consul: ConsulServer, shelf: Shelf
+    app_name: str, make_host: MakeHost, own_consul: ConsulServer, test_images: PushedImages
 ) -> None:
     """
     Consul goes back to the release before: shown, not followed; `tidegate adopt` makes it the desired state.
@@ -143,29 +143,29 @@ async def test_a_snapshot_that_is_restored_is_held_until_somebody_adopts_it(
     Consul does not always wake a waiting query then: it is noticed within the watch's wait of a minute.
     """
     one = await make_host(Plan(app_name, knobs=KNOBS, settings={"consul": {"address": own_consul.address}}))
-    story = Story(app_name, own_consul, [one])
-    await own_consul.put(f"{app_name}/active/image", shelf.a)
+    scenario = Scenario(app_name, own_consul, [one])
+    await own_consul.put(f"{app_name}/active/image", test_images.a)
     await one.start_agent()
-    await story.activate(shelf.a)
+    await scenario.activate(test_images.a)
     snapshot = own_consul.home / "snapshot"
     await own_consul.save(snapshot)
-    await story.activate(shelf.b)
-    await story.retired(shelf.a)
+    await scenario.activate(test_images.b)
+    await scenario.retired(test_images.a)
     await own_consul.restore(snapshot)
     report = await one.until(
         lambda report: any("active/image went back" in each for each in report.notes), deadline_s=75
     )
-    assert phase_of(report, shelf.b) is SlotPhase.SERVING
+    assert phase_of(report, test_images.b) is SlotPhase.SERVING
     assert await Visitor(one.target).ask() == "b"
     await one.cli("adopt", "--reason", f"restored {HOSTILE}", "--yes")
-    await one.until(lambda report: phase_of(report, shelf.a) is SlotPhase.SERVING and not report.notes)
+    await one.until(lambda report: phase_of(report, test_images.a) is SlotPhase.SERVING and not report.notes)
     history = " ".join((await own_consul.tree(f"{app_name}-status/history/")).values())
     assert "restored" in history
     assert_harmless(history)
 
 
 async def test_releases_that_are_no_good_are_refused_one_after_another(
-    served: Story, shelf: Shelf, images: Images
+    served: Scenario, test_images: PushedImages, images: Images
 ) -> None:
     """Health that flaps within min_healthy_time, another port, log lines that would write on the terminal."""
     (one,) = served.hosts
@@ -182,46 +182,46 @@ async def test_releases_that_are_no_good_are_refused_one_after_another(
     report = await one.until(lambda report: "<script>" in " ".join(_lines(report)))
     assert any("[bold]loud[/bold]" in line and "<script>" in line for line in _lines(report)), "shown as it is written"
     assert "[bold]loud[/bold]" in " ".join((await one.cli("status", "--local")).split())
-    await served.consul.put(f"{served.app}/stage/image", shelf.a)
-    await one.until(lambda report: phase_of(report, shelf.a) is SlotPhase.SERVING and len(_images(report)) == 1)
+    await served.consul.put(f"{served.app}/stage/image", test_images.a)
+    await one.until(lambda report: phase_of(report, test_images.a) is SlotPhase.SERVING and len(_images(report)) == 1)
 
 
 async def test_healthy_to_the_agent_is_not_enough(
-    app_name: str, consul: ConsulServer, make_host: MakeHost, shelf: Shelf
+    app_name: str, consul: ConsulServer, make_host: MakeHost, test_images: PushedImages
 ) -> None:
     """The agent's probe of its own path is content, HAProxy's check is not: no visitor may get it."""
     spec = {"default_spec": {"probe": {"path": "/"}}}
     one = await make_host(Plan(app_name, knobs=KNOBS, app_settings=spec))
-    story = Story(app_name, consul, [one])
-    await consul.put(f"{app_name}/active/image", shelf.a)
+    scenario = Scenario(app_name, consul, [one])
+    await consul.put(f"{app_name}/active/image", test_images.a)
     await one.start_agent()
-    await story.activate(shelf.a)
-    await consul.put(f"{app_name}/stage/image", shelf.sick)
+    await scenario.activate(test_images.a)
+    await consul.put(f"{app_name}/stage/image", test_images.sick)
     report = await one.until(partial(_has_failed, said="HAProxy says"))
     assert "not healthy within healthy_deadline" in _words(report)
     assert await Visitor(one.target).ask() == "a"
 
 
 async def test_a_registry_that_asks_for_a_login_gets_it_from_the_docker_config_file(
-    app_name: str, consul: ConsulServer, make_host: MakeHost, docker: DockerDaemon, shelf: Shelf
+    app_name: str, consul: ConsulServer, make_host: MakeHost, docker: DockerDaemon, test_images: PushedImages
 ) -> None:
     """Without it the registry's words; the file is read at the next pull, no restart needed."""
     one = await make_host(Plan(app_name, knobs=KNOBS))
-    story = Story(app_name, consul, [one])
+    scenario = Scenario(app_name, consul, [one])
     file = one.settings.docker.config_file
-    await consul.put(f"{app_name}/active/image", shelf.a)
+    await consul.put(f"{app_name}/active/image", test_images.a)
     await one.start_agent()
-    await story.activate(shelf.a)
+    await scenario.activate(test_images.a)
     async with registry(Login("ci", "correct-horse")) as private:
         image = await Images(docker, private).testapp("b")
         await consul.put(f"{app_name}/stage/image", image)
         report = await one.until(partial(_has_failed, said="no basic auth credentials"))
         assert await Visitor(one.target).ask() == "a"
         file.write_bytes((private.docker_config / "config.json").read_bytes())
-        await consul.put(f"{app_name}/stage/image", shelf.a)
+        await consul.put(f"{app_name}/stage/image", test_images.a)
         await one.until(lambda report: image not in report.model_dump_json())
-        await story.stage(image)
-        await story.activate(image)
+        await scenario.stage(image)
+        await scenario.activate(image)
     assert report.is_ready
 
 
@@ -232,24 +232,24 @@ def assert_harmless(*texts: str) -> None:
         assert found is None, f"{found[0]!r} in {text[max(found.start() - 60, 0) : found.end() + 20]!r}"
 
 
-async def _put_and_read(story: Story, key: str, value: str) -> None:
+async def _put_and_read(scenario: Scenario, key: str, value: str) -> None:
     """Write a key unless it has that value, and wait for the agent to have read it."""
-    (one,) = story.hosts
+    (one,) = scenario.hosts
 
     async def has_read() -> bool:
         return one.agent.log.read_text().count('"desired.read"') > before
 
     before = one.agent.log.read_text().count('"desired.read"')
-    if await story.consul.get(f"{story.app}/{key}") != value:
-        await story.consul.put(f"{story.app}/{key}", value)
+    if await scenario.consul.get(f"{scenario.app}/{key}") != value:
+        await scenario.consul.put(f"{scenario.app}/{key}", value)
         assert await eventually(has_read, deadline_s=10)
 
 
-async def _put_back(story: Story, key: str, value: str | None) -> None:
+async def _put_back(scenario: Scenario, key: str, value: str | None) -> None:
     if value is None:
-        await story.consul.delete(key)
+        await scenario.consul.delete(key)
     else:
-        await story.consul.put(key, value)
+        await scenario.consul.put(key, value)
 
 
 def _has_failed(report: NodeReport, *, said: str) -> bool:

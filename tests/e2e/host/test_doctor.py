@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from agent.config import Settings
-from agent.doctor.examine import examine
 from agent.doctor.finding import Finding, Grade
-from cluster.scenarios.host import Story
+from agent.doctor.run_checks import run_checks
+from cluster.scenarios.host import Scenario
 from cluster.servers.consul import ConsulServer
 from cluster.servers.host import Host, Plan
 from cluster.servers.ports import free_port
@@ -18,20 +18,20 @@ from tests.e2e.host.conftest import MakeHost
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 
 
-async def test_a_healthy_host_has_nothing_to_mend_and_a_broken_one_has(story: Story) -> None:
+async def test_a_healthy_host_has_nothing_to_mend_and_a_broken_one_has(scenario: Scenario) -> None:
     """Every broken part is named with advice, the others are still looked at; the exit status tells."""
-    (host,) = story.hosts
-    findings = await examine(host.settings)
-    assert [finding for finding in findings if finding.grade is Grade.BAD and finding.what != "Disk"] == []
+    (host,) = scenario.hosts
+    findings = await run_checks(host.settings)
+    assert [finding for finding in findings if finding.grade is Grade.FAIL and finding.what != "Disk"] == []
     assert "Engine" in await _printed(host)
 
     nobody = f"http://127.0.0.1:{free_port()}"
-    _bad(await examine(_but(host, "consul", address=nobody)), "Consul", "start the local Consul agent")
-    _bad(await examine(_but(host, "docker", socket="unix:///nonexistent")), "Docker", "start Docker Engine")
-    _bad(await examine(_but(host, "haproxy", master_socket=Path("/nonexistent"))), "HAProxy master socket", "-S")
-    _bad(await examine(_but(host, "haproxy", socket=Path("/nonexistent"))), "HAProxy", "start HAProxy")
+    _bad(await run_checks(_but(host, "consul", address=nobody)), "Consul", "start the local Consul agent")
+    _bad(await run_checks(_but(host, "docker", socket="unix:///nonexistent")), "Docker", "start Docker Engine")
+    _bad(await run_checks(_but(host, "haproxy", master_socket=Path("/nonexistent"))), "HAProxy master socket", "-S")
+    _bad(await run_checks(_but(host, "haproxy", socket=Path("/nonexistent"))), "HAProxy", "start HAProxy")
     host.haproxy.kill()
-    _bad(await examine(host.settings), "HAProxy", "start HAProxy")
+    _bad(await run_checks(host.settings), "HAProxy", "start HAProxy")
     with pytest.raises(LabError, match="exit status 1"):
         await host.cli("doctor")
 
@@ -45,10 +45,10 @@ async def test_a_token_without_rights_is_told_what_it_lacks(
     host = await make_host(
         Plan(app_name, settings={"consul": {"address": acl_consul.address, "token_file": str(file)}})
     )
-    findings = await examine(host.settings)
+    findings = await run_checks(host.settings)
     _bad(findings, "Right to read", f'key_prefix "{app_name}/" {{ policy = "read" }}')
     _bad(findings, "Right to report", f'key_prefix "{app_name}-status/nodes/" {{ policy = "write" }}')
-    assert next(finding for finding in findings if finding.what == "Consul").grade is Grade.GOOD
+    assert next(finding for finding in findings if finding.what == "Consul").grade is Grade.OK
 
 
 def _but(host: Host, section: str, **changes: Any) -> Settings:
@@ -58,7 +58,7 @@ def _but(host: Host, section: str, **changes: Any) -> Settings:
 
 def _bad(findings: list[Finding], what: str, advice: str) -> None:
     found = next(finding for finding in findings if finding.what == what)
-    assert found.grade is Grade.BAD, found
+    assert found.grade is Grade.FAIL, found
     assert advice in found.advice, found
 
 

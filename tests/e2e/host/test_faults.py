@@ -11,7 +11,7 @@ import pytest
 
 from agent.core.model.report import NodeReport
 from agent.core.model.states import SlotPhase
-from cluster.scenarios.host import Story, phase_of
+from cluster.scenarios.host import Scenario, phase_of
 from cluster.servers.consul import ConsulServer
 from cluster.servers.dockerd import DockerDaemon, separate_daemon
 from cluster.servers.host import Plan, host
@@ -66,34 +66,34 @@ class Trial:
     ) -> None:
         """Deploy the other release; each fault strikes in its phase."""
         old, new = self.serving, self.at.b if self.serving == self.at.a else self.at.a
-        story, host = self.at.story, self.at.host
+        scenario, host = self.at.scenario, self.at.host
 
         async def stage() -> None:
-            await story.consul.put(f"{story.app}/stage/image", new)
+            await scenario.consul.put(f"{scenario.app}/stage/image", new)
 
         if staging is not None and staging.before_staging:
-            await self._suffer(staging, then=stage)
+            await self._inject(staging, then=stage)
         else:
             await stage()
             if staging is not None:
                 await host.until(_is_staging)
-                await self._suffer(staging)
+                await self._inject(staging)
         await host.until(lambda report: phase_of(report, new) is SlotPhase.STAGED, deadline_s=60)
-        story.happened(EventKind.ACTIVATED, new)
-        await story.consul.put(f"{story.app}/active/image", new)
+        scenario.happened(EventKind.ACTIVATED, new)
+        await scenario.consul.put(f"{scenario.app}/active/image", new)
         if switch is not None:
-            await self._suffer(switch)
+            await self._inject(switch)
         await host.until(lambda report: phase_of(report, new) is SlotPhase.SERVING, deadline_s=60)
         if drain is not None:
             await asyncio.sleep(0.3)
-            await self._suffer(drain)
-        await story.retired(old)
+            await self._inject(drain)
+        await scenario.retired(old)
         self.serving = new
         await self._is_as_it_should_be()
 
-    async def _suffer(self, fault: Fault, then: Step = nothing) -> None:
+    async def _inject(self, fault: Fault, then: Step = nothing) -> None:
         began = time.monotonic()
-        await fault.strike()
+        await fault.inject()
         await then()
         if fault.shown:
             await self.at.host.until(lambda report: fault.shown in _words(report))
@@ -120,7 +120,7 @@ class Trial:
         assert sum(outcome.failed_by_fault.values()) == len(outcome.failures), "more failures than were kept"
         lost = [failure for failure in outcome.failures if not self._is_excused(failure)]
         assert not lost, f"{len(lost)} lost: {lost[:5]}"
-        verdict = self.at.story.verdict(outcome, settle_s=SETTLE_S)
+        verdict = self.at.scenario.verdict(outcome, settle_s=SETTLE_S)
         assert (verdict.moved_back_and_forth, verdict.early, verdict.stale) == (0, 0, 0), verdict
         assert moves or not verdict.moved_unasked, verdict
 
@@ -212,16 +212,16 @@ async def test_a_disk_that_fills_up_during_a_pull_is_told_and_the_pull_made_once
         daemon = DockerDaemon(service.host, "")
         table = {"socket": service.host, "data_root": str(service.root), "disk_reserve": "1k"}
         async with host(Plan(app_name, settings={"docker": table}), daemon, consul) as one:
-            story = Story(app_name, consul, [one])
+            scenario = Scenario(app_name, consul, [one])
             await consul.put(f"{app_name}/active/image", small)
             await one.start_agent()
-            await story.activate(small)
+            await scenario.activate(small)
             async with Traffic(one.target, mix=MODERATE) as traffic:
                 await consul.put(f"{app_name}/stage/image", large)
                 report = await one.until(lambda report: "no space left on device" in _words(report))
                 assert "attempt" in _words(report)
                 assert _serves(report)
                 await run(["mount", "-o", "remount,size=400m", str(service.root)], timeout_s=10)
-                await story.stage(large)
+                await scenario.stage(large)
                 outcome = await traffic.stop()
             assert outcome.failed_by_fault == {}, outcome.failures[:5]

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from cluster.scenarios.host import Story
+from cluster.scenarios.host import Scenario
 from cluster.servers.consul import ConsulServer
 from cluster.servers.dockerd import DockerDaemon
 from cluster.servers.host import Host, Plan
 from cluster.servers.process import ServerProcess
-from tests.e2e.host.conftest import MakeHost, Shelf
+from tests.e2e.host.conftest import MakeHost, PushedImages
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 
@@ -25,7 +25,7 @@ _LISTENING = "0A"
 
 
 async def test_an_agent_of_its_own_user_deploys_and_its_files_are_its_own(
-    app_name: str, consul: ConsulServer, make_host: MakeHost, shelf: Shelf, docker: DockerDaemon
+    app_name: str, consul: ConsulServer, make_host: MakeHost, test_images: PushedImages, docker: DockerDaemon
 ) -> None:
     """In Docker's group and that of HAProxy's sockets, as docs/security.md says."""
     if os.geteuid() != 0:
@@ -33,16 +33,16 @@ async def test_an_agent_of_its_own_user_deploys_and_its_files_are_its_own(
     host = await make_host(Plan(app_name, settings={"haproxy": {"socket_group": GROUP}}))
     _give(host)
     host.agent = ServerProcess(_as_user(docker, host), log=host.home / "agent.log")
-    story = Story(app_name, consul, [host])
-    await consul.put(f"{app_name}/active/image", shelf.a)
+    scenario = Scenario(app_name, consul, [host])
+    await consul.put(f"{app_name}/active/image", test_images.a)
     await host.start_agent()
-    await story.activate(shelf.a)
+    await scenario.activate(test_images.a)
     assert _uids(host.agent.pid) == {str(USER.pw_uid)}
     assert _listens(host.agent.pid) == {f"127.0.0.1:{host.settings.api.port}"}, "nobody from outside may ask it"
-    await story.stage(shelf.b)
-    await story.activate(shelf.b)
+    await scenario.stage(test_images.b)
+    await scenario.activate(test_images.b)
     await host.haproxy.reload()
-    await story.retired(shelf.a)
+    await scenario.retired(test_images.a)
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (host.home / "state").iterdir()}
     maps = {name: mode for name, mode in modes.items() if name.endswith(".map")}
     assert set(maps.values()) == {0o640}, "HAProxy's group reads the maps, and nobody else"

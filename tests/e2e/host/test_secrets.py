@@ -9,14 +9,14 @@ import pytest
 
 from agent.core.model.report import NodeReport
 from agent.core.model.states import SlotPhase
-from cluster.scenarios.host import Story
+from cluster.scenarios.host import Scenario
 from cluster.servers.consul import ConsulServer
 from cluster.servers.dockerd import DockerDaemon
 from cluster.servers.host import TEST_KNOBS, Host, Plan
 from cluster.servers.images import Images
 from cluster.servers.registry import Login, registry
 from cluster.servers.tools import LabError
-from tests.e2e.host.conftest import MakeHost, Shelf
+from tests.e2e.host.conftest import MakeHost, PushedImages
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 
@@ -27,7 +27,7 @@ KNOBS = {**TEST_KNOBS, "healthy_deadline": "3s", "min_healthy_time": "200ms"}
 
 
 async def test_no_secret_is_in_anything_the_agent_wrote_or_showed(
-    app_name: str, make_host: MakeHost, acl_consul: ConsulServer, docker: DockerDaemon, shelf: Shelf
+    app_name: str, make_host: MakeHost, acl_consul: ConsulServer, docker: DockerDaemon, test_images: PushedImages
 ) -> None:
     """Consul's token, the registry's password, values of env and env files, also where the app itself logs one."""
     rules = f'key_prefix "{app_name}" {{ policy = "write" }} service_prefix "" {{ policy = "write" }}'
@@ -42,12 +42,14 @@ async def test_no_secret_is_in_anything_the_agent_wrote_or_showed(
             settings={"consul": {"address": acl_consul.address, "token": token}},
         )
     )
-    story = Story(app_name, acl_consul, [host])
+    scenario = Scenario(app_name, acl_consul, [host])
     async with registry(Login("ci", PASSWORD)) as private:
         _keep(env_file, f"DATABASE_URL={DATABASE}\n")
         try:
-            await _deploy_and_fail(story, shelf, await Images(docker, private).testapp("b"), private.docker_config)
-            everything = dict([pair async for pair in _shown(host, story)]) | _written(host)
+            await _deploy_and_fail(
+                scenario, test_images, await Images(docker, private).testapp("b"), private.docker_config
+            )
+            everything = dict([pair async for pair in _shown(host, scenario)]) | _written(host)
         finally:
             _remove(env_file)
     assert leaks(everything, (token, PASSWORD, DATABASE, LOUD)) == []
@@ -69,20 +71,20 @@ async def test_a_leak_is_found() -> None:
     ]
 
 
-async def _deploy_and_fail(story: Story, shelf: Shelf, private: str, docker_config: Path) -> None:
-    (host,) = story.hosts
-    await story.consul.put(f"{story.app}/active/image", shelf.a)
+async def _deploy_and_fail(scenario: Scenario, test_images: PushedImages, private: str, docker_config: Path) -> None:
+    (host,) = scenario.hosts
+    await scenario.consul.put(f"{scenario.app}/active/image", test_images.a)
     await host.start_agent()
-    await story.activate(shelf.a)
-    await story.consul.put(f"{story.app}/stage/image", private)
+    await scenario.activate(test_images.a)
+    await scenario.consul.put(f"{scenario.app}/stage/image", private)
     await host.until(lambda report: "no basic auth credentials" in report.model_dump_json())
     _keep(host.settings.docker.config_file, (docker_config / "config.json").read_text())
-    await story.consul.put(f"{story.app}/stage/image", shelf.a)
+    await scenario.consul.put(f"{scenario.app}/stage/image", test_images.a)
     await host.until(lambda report: private not in report.model_dump_json())
-    await story.stage(private)
-    await story.activate(private)
-    await story.retired(shelf.a)
-    await story.consul.put(f"{story.app}/stage/image", shelf.sick)
+    await scenario.stage(private)
+    await scenario.activate(private)
+    await scenario.retired(test_images.a)
+    await scenario.consul.put(f"{scenario.app}/stage/image", test_images.sick)
     await host.until(_has_shown_lines)
 
 
@@ -90,15 +92,15 @@ def _has_shown_lines(report: NodeReport) -> bool:
     return any(slot.phase is SlotPhase.FAILED and slot.lines for slot in report.slots.values())
 
 
-async def _shown(host: Host, story: Story) -> AsyncIterator[tuple[str, str]]:
+async def _shown(host: Host, scenario: Scenario) -> AsyncIterator[tuple[str, str]]:
     """Give everything an operator, Consul or Prometheus gets to see, by name."""
     for path in ("/v1/status", "/v1/plan", "/metrics", "/healthz", "/readyz"):
         yield path, await asyncio.to_thread(_fetch, host.settings.api.port, path)
     for command in ("status --local", "status", "plan", "doctor"):
         yield f"tidegate {command}", await _printed(host, *command.split())
-    for key, value in (await story.consul.tree(f"{story.app}-status/")).items():
+    for key, value in (await scenario.consul.tree(f"{scenario.app}-status/")).items():
         yield key, value
-    yield "services", str(await story.consul.services())
+    yield "services", str(await scenario.consul.services())
     yield "a crash", await _printed(host, "status", "--api-port", "1")
 
 

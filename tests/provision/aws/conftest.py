@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from agent.provision.aws.parameter_store import Vault
+from agent.provision.aws.parameter_store import ParameterStore
 from tests.infra.account import REGION, aws, credentials
 from tests.provision.aws.machines import Clock
 
-__all__ = ["aws", "credentials", "ssm", "vault"]
+__all__ = ["aws", "credentials", "ssm", "parameter_store"]
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def ssm(aws: None) -> Any:
 
 
 @pytest.fixture
-def vault(ssm: Any, request: pytest.FixtureRequest) -> Vault:
+def parameter_store(ssm: Any, request: pytest.FixtureRequest) -> ParameterStore:
     clock = Clock()
     stack = request.node.name.replace("[", "-").replace("]", "")
-    return Vault(ssm, stack, sleep=clock.sleep, clock=clock)
+    return ParameterStore(ssm, stack, sleep=clock.sleep, clock=clock)

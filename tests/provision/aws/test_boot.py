@@ -21,7 +21,7 @@ from agent.provision.aws.boot import SERVER_UNITS, WEB_UNITS, Boot, leave
 from agent.provision.aws.certificates import make
 from agent.provision.aws.consul_server import ConsulServer
 from agent.provision.aws.files import ETC, File
-from agent.provision.aws.parameter_store import Vault
+from agent.provision.aws.parameter_store import ParameterStore
 from cluster.servers.ports import free_port
 from cluster.servers.process import ServerProcess, eventually, listens
 from infra.aws import Aws
@@ -64,13 +64,13 @@ async def ec2(fake: FakeEc2) -> AsyncIterator[Ec2]:
 class Stack:
     """What the boots of a test have in common."""
 
-    vault: Vault
+    parameter_store: ParameterStore
     ec2: Ec2
 
     def boot(self, role: str, host: Notes, consul: ConsulServer) -> Boot:
         return Boot(
             machine=machine(role),
-            vault=self.vault,
+            parameter_store=self.parameter_store,
             aws=Aws(REGION),
             ec2=self.ec2,
             host=host,
@@ -81,22 +81,24 @@ class Stack:
 
 
 @pytest.fixture
-def stack(vault: Vault, ec2: Ec2) -> Stack:
-    return Stack(vault, ec2)
+def stack(parameter_store: ParameterStore, ec2: Ec2) -> Stack:
+    return Stack(parameter_store, ec2)
 
 
-def settle(vault: Vault, **changed: str) -> dict[str, Any]:
+def settle(parameter_store: ParameterStore, **changed: str) -> dict[str, Any]:
     settings = {**SETTINGS, **changed}
-    vault.ssm.put_parameter(Name=f"/tidegate/{vault.stack}/shared/settings", Type="String", Value=json.dumps(settings))
+    parameter_store.ssm.put_parameter(
+        Name=f"/tidegate/{parameter_store.stack}/shared/settings", Type="String", Value=json.dumps(settings)
+    )
     return settings
 
 
-async def test_a_web_host_waits_for_its_secrets_and_then_starts(vault: Vault, stack: Stack) -> None:
-    settle(vault)
+async def test_a_web_host_waits_for_its_secrets_and_then_starts(parameter_store: ParameterStore, stack: Stack) -> None:
+    settle(parameter_store)
     for name, value in {
         names.GOSSIP_KEY: "gossip", names.AUTHORITY: "ca", names.WEB_AGENT_TOKEN: "agent", names.NODE_TOKEN: "node",
     }.items():  # fmt: skip
-        vault.claim(name, lambda value=value: value)  # type: ignore[misc]
+        parameter_store.claim(name, lambda value=value: value)  # type: ignore[misc]
     host = Notes()
     await stack.boot("web", host, ConsulServer()).run()
     assert host.files["consul.token"] == "node"
@@ -162,9 +164,9 @@ def zone_id(aws: None, request: pytest.FixtureRequest) -> str:
 
 @pytest.mark.real
 async def test_consul_servers_make_every_token_and_may_do_so_again(
-    vault: Vault, stack: Stack, fake: FakeEc2, cluster: Cluster, zone_id: str
+    parameter_store: ParameterStore, stack: Stack, fake: FakeEc2, cluster: Cluster, zone_id: str
 ) -> None:
-    settle(vault, zone_id=zone_id, initial_image="cfortier/cs90:a")
+    settle(parameter_store, zone_id=zone_id, initial_image="cfortier/cs90:a")
     hosts = [Notes(), Notes()]
     for host in hosts:
         await stack.boot("consul", host, ConsulServer(cluster.address)).run()
@@ -177,7 +179,7 @@ async def test_consul_servers_make_every_token_and_may_do_so_again(
 
     # What a web host will find is a token that Consul knows, with the rights of a node and no others.
     def of(name: str) -> ConsulClient:
-        return ConsulClient(cluster.address, token=TokenSource(vault.get(name) or ""))
+        return ConsulClient(cluster.address, token=TokenSource(parameter_store.get(name) or ""))
 
     async with of(names.NODE_TOKEN) as node, of(names.OPERATOR_TOKEN) as operator, of(names.READ_ONLY_TOKEN) as reader:
         assert await node.get("cs90/active/image")
@@ -195,9 +197,9 @@ async def test_consul_servers_make_every_token_and_may_do_so_again(
 
 @pytest.mark.real
 async def test_a_server_that_died_while_bootstrapping_goes_on_where_it_was(
-    vault: Vault, stack: Stack, fake: FakeEc2, cluster: Cluster, zone_id: str
+    parameter_store: ParameterStore, stack: Stack, fake: FakeEc2, cluster: Cluster, zone_id: str
 ) -> None:
-    settle(vault, zone_id=zone_id)
+    settle(parameter_store, zone_id=zone_id)
 
     class Dying(ConsulServer):
         async def create_policy(self, name: str, rules: str) -> None:
@@ -205,20 +207,20 @@ async def test_a_server_that_died_while_bootstrapping_goes_on_where_it_was(
 
     with pytest.raises(PermanentError, match="died before"):
         await stack.boot("consul", Notes(), Dying(cluster.address)).run()
-    assert vault.get(names.AUTHORITY) is None  # so no web host goes on yet
+    assert parameter_store.get(names.AUTHORITY) is None  # so no web host goes on yet
     # The stack has given up waiting meanwhile; that ends no boot.
     fake.waits_for_signals, host = False, Notes()
     await stack.boot("consul", host, ConsulServer(cluster.address)).run()
-    assert vault.get(names.AUTHORITY) == "authority\n"
+    assert parameter_store.get(names.AUTHORITY) == "authority\n"
     assert host.said[-1].startswith("SignalResource: ValidationError")
 
 
 @pytest.mark.real
 async def test_a_server_that_was_not_the_first_waits_for_the_token_that_consul_chose(
-    vault: Vault, stack: Stack, cluster: Cluster, zone_id: str
+    parameter_store: ParameterStore, stack: Stack, cluster: Cluster, zone_id: str
 ) -> None:
     """Consul before 1.11 takes nobody's word: the first server learns the token, and then writes it down."""
-    settle(vault, zone_id=zone_id)
+    settle(parameter_store, zone_id=zone_id)
     first = ConsulServer(cluster.address)
     await first.wait_for_leader(20)
     made = await first.bootstrap(names.new_token())
@@ -227,25 +229,25 @@ async def test_a_server_that_was_not_the_first_waits_for_the_token_that_consul_c
     booting = asyncio.create_task(boot.run())
     await asyncio.sleep(3)
     assert not booting.done()
-    vault.replace(names.MANAGEMENT, made)
+    parameter_store.replace(names.MANAGEMENT, made)
     await booting
-    assert vault.get(names.AUTHORITY) == "authority\n"
-    assert vault.get(names.MANAGEMENT) == made
+    assert parameter_store.get(names.AUTHORITY) == "authority\n"
+    assert parameter_store.get(names.MANAGEMENT) == made
 
 
 @pytest.mark.real
 async def test_a_management_token_that_nobody_wrote_down_is_named_and_can_be_made_anew(
-    vault: Vault, stack: Stack, cluster: Cluster, zone_id: str, monkeypatch: pytest.MonkeyPatch
+    parameter_store: ParameterStore, stack: Stack, cluster: Cluster, zone_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where the first server died between learning it and writing it down; then as the documentation says."""
-    settle(vault, zone_id=zone_id)
+    settle(parameter_store, zone_id=zone_id)
     first = ConsulServer(cluster.address)
     await first.wait_for_leader(20)
     assert await first.bootstrap(names.new_token())
     monkeypatch.setattr(boot_module, "MANAGEMENT_DEADLINE_S", 2.5)
     with pytest.raises(PermanentError, match=r"/consul/management-token is not Consul's: .*ACL not found.*docs/"):
         await stack.boot("consul", Notes(), ConsulServer(cluster.address)).run()
-    assert vault.get(names.AUTHORITY) is None
+    assert parameter_store.get(names.AUTHORITY) is None
     async with first.connect() as client:
         with pytest.raises(ConsulForbiddenError) as refused:
             await client.http.send(Request("PUT", "/v1/acl/bootstrap"))
@@ -253,15 +255,15 @@ async def test_a_management_token_that_nobody_wrote_down_is_named_and_can_be_mad
     assert index is not None
     (cluster.data / "acl-bootstrap-reset").write_text(index[1])
     await stack.boot("consul", Notes(), ConsulServer(cluster.address)).run()
-    assert vault.get(names.AUTHORITY) == "authority\n"
+    assert parameter_store.get(names.AUTHORITY) == "authority\n"
 
 
 @pytest.mark.real
 async def test_a_server_that_leaves_gives_its_name_and_its_vote_back(
-    vault: Vault, stack: Stack, fake: FakeEc2, cluster: Cluster, zone_id: str
+    parameter_store: ParameterStore, stack: Stack, fake: FakeEc2, cluster: Cluster, zone_id: str
 ) -> None:
     """Its name, its vote, and then the group's hook."""
-    settle(vault, zone_id=zone_id)
+    settle(parameter_store, zone_id=zone_id)
     boot = stack.boot("consul", Notes(), ConsulServer(cluster.address))
     await boot.run()
     host = Notes()

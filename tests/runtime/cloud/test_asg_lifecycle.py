@@ -9,12 +9,12 @@ from structlog.testing import capture_logs
 
 from agent.adapters.aws.ec2 import Ec2, Place
 from agent.config import Ec2Settings
-from agent.core.cloud.asg_hooks import Hook, Patience
+from agent.core.cloud.asg_hooks import Hook, Timeouts
 from agent.core.model.errors import Ec2RefusedError, Ec2UnavailableError
 from agent.core.model.names import parse_node
 from agent.core.model.report import NodeReport
 from agent.daemon import new_identity
-from agent.runtime.cloud.asg_lifecycle import Belongs, Lifecycle
+from agent.runtime.cloud.asg_lifecycle import InstanceGroup, Lifecycle
 from tests.adapters.fakes.ec2 import INSTANCE, ZONE, FakeEc2, running
 from tests.core.cloud.test_asg_hooks import FAILED, GONE, READY, report
 
@@ -28,8 +28,8 @@ class Bench:
         self.aws, self.says, self.leaving = fake, report(), False
         self.life = Lifecycle(
             cloud=ec2,
-            belongs=Belongs(Place(INSTANCE, ZONE, "us-east-1"), HOOKS, "final-project", "WebHosts"),
-            patience=Patience(launch_s=600, leave_s=240),
+            instance_group=InstanceGroup(Place(INSTANCE, ZONE, "us-east-1"), HOOKS, "final-project", "WebHosts"),
+            timeouts=Timeouts(launch_s=600, leave_s=240),
             report=self._report,
             set_leaving=self._set_leaving,
         )
@@ -69,7 +69,7 @@ async def test_a_host_joins_only_when_it_is_ready(bench: Bench) -> None:
 
 
 async def test_a_host_that_cannot_serve_is_abandoned_with_the_reason(bench: Bench) -> None:
-    bench.life.patience = Patience(0, 240)
+    bench.life.timeouts = Timeouts(0, 240)
     bench.says = FAILED
     with capture_logs() as logs:
         await bench.life.look()
@@ -106,7 +106,7 @@ async def test_a_terminated_host_leaves_traffic_and_only_then_completes(bench: B
     assert bench.results == []
     assert len(bench.aws.done("RecordLifecycleActionHeartbeat")) == 1
     bench.says = GONE
-    bench.life.patience = Patience(600, 0)
+    bench.life.timeouts = Timeouts(600, 0)
     await bench.life.look()
     await bench.life.look()
     assert bench.results == [("leave", "CONTINUE")]
@@ -115,7 +115,7 @@ async def test_a_terminated_host_leaves_traffic_and_only_then_completes(bench: B
 async def test_a_leave_hook_that_has_not_begun_is_waited_for(bench: Bench) -> None:
     """The group takes the instance from the balancer first."""
     bench.aws.state, bench.aws.target, bench.says = "Terminating", "Terminated", GONE
-    bench.life.patience = Patience(600, 0)
+    bench.life.timeouts = Timeouts(600, 0)
     with pytest.raises(Ec2RefusedError):
         await bench.life.look()
     bench.aws.state = "Terminating:Wait"

@@ -18,7 +18,7 @@ _SWITCHES = frozenset({Phase.CANARY, Phase.AWAITING_PROMOTION, Phase.SWITCHING})
 
 
 @dataclass(slots=True)
-class Puppet:
+class FakeHost:
     """One host, of which a report is all there is."""
 
     node: str
@@ -81,12 +81,12 @@ def _slot(release: RecordedRelease | None, *, serves: bool) -> SlotReport:
 
 
 @dataclass(slots=True)
-class Stage:
-    """Lets puppets follow the record for as long as it runs."""
+class FakeHosts:
+    """Lets fake hosts follow the record for as long as it runs."""
 
     client: ConsulClient
     app: AppName
-    puppets: list[Puppet] = field(default_factory=list)
+    hosts: list[FakeHost] = field(default_factory=list)
 
     async def run(self) -> None:
         """Look at the record every few milliseconds, and report."""
@@ -95,12 +95,12 @@ class Stage:
             try:
                 reading = (await read_keys(self.client, self.app)).rollout
                 record = read_record(reading.value) if isinstance(reading, keys.Present) else None
-                for puppet in self.puppets:
-                    report = puppet.report(self.app, record)
-                    if written.get(puppet.node) != report:
-                        key = keys.node_report(self.app, parse_node(puppet.node))
+                for fake_host in self.hosts:
+                    report = fake_host.report(self.app, record)
+                    if written.get(fake_host.node) != report:
+                        key = keys.node_report(self.app, parse_node(fake_host.node))
                         await self.client.put(key, report.model_dump_json(exclude_defaults=True).encode())
-                        written[puppet.node] = report
+                        written[fake_host.node] = report
             except TidegateError:
                 pass  # as hosts do, they go on when Consul is back
             await asyncio.sleep(0.02)

@@ -23,16 +23,16 @@ from agent.core.rollout.advance import advance
 from agent.core.rollout.commands import abort, pause
 from agent.core.rollout.fleet import Fleet
 from agent.runtime.fleet.coordinator import Coordinator, _Attempt
-from agent.runtime.fleet.leader import Leader, Terms
-from agent.runtime.wake import Wake
+from agent.runtime.fleet.leader import Leader, LeaseTimings
+from agent.runtime.wake import WakeSignal
 from cluster.servers.process import eventually
 from tests.adapters.consul.suite import new_app
-from tests.adapters.consul.test_fleet import BY, Town
+from tests.adapters.consul.test_fleet import BY, FakeFleet
 from tests.adapters.fakes.consul import FakeConsul
 from tests.adapters.fakes.consul import running as fake_running
 from tests.adapters.fakes.consul_faults import Fault
 from tests.clocks import ManualClock
-from tests.runtime.fleet.fake_hosts import Puppet, Stage
+from tests.runtime.fleet.fake_hosts import FakeHost, FakeHosts
 from tests.runtime.fleet.test_coordinator_contract import DIGEST, QUICK, Registry, begin, ended, running
 
 pytestmark = pytest.mark.slow
@@ -51,27 +51,29 @@ class FlakyConsul(FakeConsul):
         return answer
 
 
-@pytest.fixture(name="town")
-async def _town() -> AsyncIterator[Town]:
+@pytest.fixture(name="fake_fleet")
+async def _fake_fleet() -> AsyncIterator[FakeFleet]:
     """A fake Consul, with a coordinator and a host in its catalog."""
     async with AsyncExitStack() as stack:
         consul = FlakyConsul()
         await consul.start()
         stack.push_async_callback(consul.kill)
-        made = Town(consul, await stack.enter_async_context(ConsulClient(consul.url)), new_app())
+        made = FakeFleet(consul, await stack.enter_async_context(ConsulClient(consul.url)), new_app())
         await made.agent_lives("core-1", app="", coordinator="true")
         await made.agent_lives("web-1")
         yield made
 
 
-def made(town: Town, registry: "Registry | Slow", terms: Terms = QUICK) -> Coordinator:
-    wake = Wake()
-    lead = Leader(town.client, town.app, parse_node("core-1"), "core-1-boot", lambda: wake.call("lease"), terms)
-    return Coordinator(town.client, lead, registry.digest, wake)
+def made(fake_fleet: FakeFleet, registry: "Registry | Slow", timings: LeaseTimings = QUICK) -> Coordinator:
+    wake = WakeSignal()
+    lead = Leader(
+        fake_fleet.client, fake_fleet.app, parse_node("core-1"), "core-1-boot", lambda: wake.call("lease"), timings
+    )
+    return Coordinator(fake_fleet.client, lead, registry.digest, wake)
 
 
-def stage(town: Town) -> Stage:
-    return Stage(town.client, town.app, [Puppet("web-1")])
+def stage(fake_fleet: FakeFleet) -> FakeHosts:
+    return FakeHosts(fake_fleet.client, fake_fleet.app, [FakeHost("web-1")])
 
 
 async def until(condition: Callable[[], bool], deadline_s: float = 8.0) -> bool:
@@ -81,9 +83,9 @@ async def until(condition: Callable[[], bool], deadline_s: float = 8.0) -> bool:
     return await eventually(asked, deadline_s=deadline_s)
 
 
-def writes(town: Town) -> int:
-    assert isinstance(town.server, FakeConsul)
-    return sum(path == RECORD for _, path, _ in town.server.requests)
+def writes(fake_fleet: FakeFleet) -> int:
+    assert isinstance(fake_fleet.server, FakeConsul)
+    return sum(path == RECORD for _, path, _ in fake_fleet.server.requests)
 
 
 @dataclass(slots=True)
@@ -100,62 +102,62 @@ class Slow:
         return DIGEST
 
 
-async def test_what_needs_no_report_is_not_waited_for(town: Town) -> None:
+async def test_what_needs_no_report_is_not_waited_for(fake_fleet: FakeFleet) -> None:
     """From the last host staged to the commit: two changes and a consistent reading, at once."""
-    async with running(stage(town), made(town, Registry())):
-        await begin(town)
-        await ended(town)
-    listing = await town.client.list(keys.histories(town.app))
+    async with running(stage(fake_fleet), made(fake_fleet, Registry())):
+        await begin(fake_fleet)
+        await ended(fake_fleet)
+    listing = await fake_fleet.client.list(keys.histories(fake_fleet.app))
     entries = [json.loads(entry.value) for entry in listing.entries]
     times = {entry["to"]: datetime.fromisoformat(entry["at"]) for entry in reversed(entries)}
     assert (times[Phase.SWITCHING] - times[Phase.READY]).total_seconds() < 0.8, "a pause is at least 1 s"
 
 
-async def test_a_write_whose_answer_was_lost_is_told_once_and_not_done_again(town: Town) -> None:
+async def test_a_write_whose_answer_was_lost_is_told_once_and_not_done_again(fake_fleet: FakeFleet) -> None:
     """Every one of a rollout: the record says that it was ours."""
-    assert isinstance(town.server, FlakyConsul)
+    assert isinstance(fake_fleet.server, FlakyConsul)
     with capture_logs() as logs:
-        async with running(stage(town), coordinator := made(town, Registry())):
+        async with running(stage(fake_fleet), coordinator := made(fake_fleet, Registry())):
             assert await until(lambda: coordinator.leader.lease is not None)
-            await begin(town)
-            town.server.loses_txns = True
-            last = await ended(town)
+            await begin(fake_fleet)
+            fake_fleet.server.loses_txns = True
+            last = await ended(fake_fleet)
             assert await until(lambda: coordinator.view.record == last)
     told = [(line["generation"], line["seq"]) for line in logs if line["event"] == "rollout.advanced"]
     assert told == [(1, seq) for seq in range(1, last.seq + 1)]
     assert not [line for line in logs if line["event"] == "rollout.refused"]
 
 
-async def test_a_command_that_was_faster_is_not_taken_for_the_coordinators_own_write(town: Town) -> None:
+async def test_a_command_that_was_faster_is_not_taken_for_the_coordinators_own_write(fake_fleet: FakeFleet) -> None:
     """A pause has the number and the epoch that the coordinator's change would have had."""
-    coordinator = made(town, Registry())
-    await begin(town)
-    before = await read_fleet(town.client, town.app)
+    coordinator = made(fake_fleet, Registry())
+    await begin(fake_fleet)
+    before = await read_fleet(fake_fleet.client, fake_fleet.app)
     assert before.record is not None
     change = advance(before.record, Fleet(), 1.0).change
     assert change is not None
-    await town.write(pause(before.keys, BY), before)
-    record = (await read_fleet(town.client, town.app)).record
+    await fake_fleet.write(pause(before.keys, BY), before)
+    record = (await read_fleet(fake_fleet.client, fake_fleet.app)).record
     assert record is not None
     assert (record.version, record.epoch) == (change.record.version, change.record.epoch)
     coordinator._unsure = _Attempt(change, "index is stale", 0.0)
     with capture_logs() as logs:
-        coordinator._find_out(record)
+        coordinator._resolve_unknown_write(record)
     assert [line["event"] for line in logs] == ["rollout.refused"]
 
 
-async def test_a_refusal_that_nobody_else_caused_is_not_tried_again_and_again(town: Town) -> None:
+async def test_a_refusal_that_nobody_else_caused_is_not_tried_again_and_again(fake_fleet: FakeFleet) -> None:
     """Junk stands where the next audit entry belongs: it says so, with pauses, and gives the lock back."""
-    await begin(town)
-    await town.client.put(keys.history(town.app, 1, 1), b"junk")
-    async with running(stage(town), coordinator := made(town, Registry(), IMPATIENT)):
+    await begin(fake_fleet)
+    await fake_fleet.client.put(keys.history(fake_fleet.app, 1, 1), b"junk")
+    async with running(stage(fake_fleet), coordinator := made(fake_fleet, Registry(), IMPATIENT)):
         assert await until(lambda: "the rollout could not be written" in coordinator.view.problem)
-        before = writes(town)
+        before = writes(fake_fleet)
         await asyncio.sleep(1.0)
-        assert writes(town) - before < 12
+        assert writes(fake_fleet) - before < 12
         assert await until(lambda: coordinator.view.problem.startswith("resigned: the rollout could not be written"))
-        await town.client.delete(keys.history(town.app, 1, 1))
-        assert (await ended(town)).phase is Phase.SUCCESSFUL
+        await fake_fleet.client.delete(keys.history(fake_fleet.app, 1, 1))
+        assert (await ended(fake_fleet)).phase is Phase.SUCCESSFUL
 
 
 async def test_who_may_not_write_says_so_and_makes_room() -> None:
@@ -169,12 +171,12 @@ async def test_who_may_not_write_says_so_and_makes_room() -> None:
             ConsulClient(consul.url, token=TokenSource(almighty)) as client,
             ConsulClient(consul.url, token=TokenSource(token)) as weak,
         ):
-            town = Town(consul, client, app)
-            await town.agent_lives("core-1", app="", coordinator="true")
-            await town.agent_lives("web-1")
-            await begin(town)
+            fake_fleet = FakeFleet(consul, client, app)
+            await fake_fleet.agent_lives("core-1", app="", coordinator="true")
+            await fake_fleet.agent_lives("web-1")
+            await begin(fake_fleet)
             with capture_logs() as logs:
-                async with running(coordinator := made(Town(consul, weak, app), Registry(), IMPATIENT)):
+                async with running(coordinator := made(FakeFleet(consul, weak, app), Registry(), IMPATIENT)):
                     assert await until(lambda: "resigned: may not write the rollout" in coordinator.view.problem)
                     assert not coordinator.view.is_leading
             record = (await read_fleet(client, app)).record
@@ -183,50 +185,50 @@ async def test_who_may_not_write_says_so_and_makes_room() -> None:
     assert sum(line["event"] == "coordinator.waits" for line in logs) == 1
 
 
-async def test_a_record_of_a_newer_version_is_left_to_who_can_read_it(town: Town) -> None:
+async def test_a_record_of_a_newer_version_is_left_to_who_can_read_it(fake_fleet: FakeFleet) -> None:
     """It is not touched; a coordinator of that version gets the lock."""
     newer = json.dumps({"v": 99, "generation": 7, "seq": 1, "phase": "staging"}).encode()
-    await town.client.put(keys.rollout(town.app), newer)
-    async with running(coordinator := made(town, Registry(), IMPATIENT)):
+    await fake_fleet.client.put(keys.rollout(fake_fleet.app), newer)
+    async with running(coordinator := made(fake_fleet, Registry(), IMPATIENT)):
         assert await until(lambda: coordinator.view.problem.startswith("resigned: rollout record has version 99"))
-    entry = await town.client.get(keys.rollout(town.app))
+    entry = await fake_fleet.client.get(keys.rollout(fake_fleet.app))
     assert entry is not None
     assert entry.value == newer
 
 
-async def test_a_question_to_the_registry_ends_with_its_rollout(town: Town) -> None:
+async def test_a_question_to_the_registry_ends_with_its_rollout(fake_fleet: FakeFleet) -> None:
     """An abort while the registry is away; the next rollout gets an answer of its own."""
     registry = Slow({"shop:gone"})
-    async with running(stage(town), made(town, registry)):
-        await begin(town, "shop:gone")
+    async with running(stage(fake_fleet), made(fake_fleet, registry)):
+        await begin(fake_fleet, "shop:gone")
         assert await until(lambda: bool(registry.asked))
-        snapshot = await read_keys(town.client, town.app)
-        reading = await read_fleet(town.client, town.app)
-        await town.write(abort(snapshot, BY), reading)
-        assert (await ended(town)).phase is Phase.ABORTED
+        snapshot = await read_keys(fake_fleet.client, fake_fleet.app)
+        reading = await read_fleet(fake_fleet.client, fake_fleet.app)
+        await fake_fleet.write(abort(snapshot, BY), reading)
+        assert (await ended(fake_fleet)).phase is Phase.ABORTED
         asked = len(registry.asked)
-        await begin(town, "shop:b")
-        assert (await ended(town)).phase is Phase.SUCCESSFUL
+        await begin(fake_fleet, "shop:b")
+        assert (await ended(fake_fleet)).phase is Phase.SUCCESSFUL
         assert registry.asked[asked:] == ["shop:b"]
 
 
-async def test_a_new_lease_asks_the_registry_anew(town: Town) -> None:
+async def test_a_new_lease_asks_the_registry_anew(fake_fleet: FakeFleet) -> None:
     """What was being asked ends with the lease; nothing waits for an answer that does not come."""
     registry = Slow({"shop:b"})
-    async with running(stage(town), coordinator := made(town, registry, IMPATIENT)):
-        await begin(town)
+    async with running(stage(fake_fleet), coordinator := made(fake_fleet, registry, IMPATIENT)):
+        await begin(fake_fleet)
         assert await until(lambda: bool(registry.asked))
         coordinator.leader.resign("for the test")
         assert await until(lambda: coordinator.leader.lease is None)
         registry.away.clear()
-        last = await ended(town)
+        last = await ended(fake_fleet)
     assert (last.phase, last.epoch) == (Phase.SUCCESSFUL, 2)
 
 
-async def test_a_clock_that_is_stepped_fires_no_deadline(town: Town) -> None:
+async def test_a_clock_that_is_stepped_fires_no_deadline(fake_fleet: FakeFleet) -> None:
     """Its time goes on with the monotonic clock from where it began."""
     clock = ManualClock()
-    coordinator = replace(made(town, Registry()), clock=clock)
+    coordinator = replace(made(fake_fleet, Registry()), clock=clock)
     times = []
     for step in (0.0, 1.0, 3600.0):
         clock.at += step

@@ -17,7 +17,7 @@ from agent.core.model.keys import KeyValue
 from agent.core.model.names import parse_app, parse_node
 from agent.core.rollout.lock import holder_of, read_lock
 from agent.pacing.clock import Clock, SystemClock
-from agent.runtime.fleet.leader import Leader, Terms
+from agent.runtime.fleet.leader import Leader, LeaseTimings
 from cluster.servers.process import eventually
 from tests.adapters.fakes.consul import FakeConsul, running
 from tests.adapters.fakes.consul_faults import Fault
@@ -26,7 +26,7 @@ from tests.clocks import ManualClock
 APP = parse_app("shop")
 LOCK = keys.coordinator(APP)
 pytestmark = pytest.mark.slow
-QUICK = Terms(renew_s=0.05, fence_s=10.0, wait_s=1.0, jitter_s=0.02, retry_s=0.02, release_s=0.5)
+QUICK = LeaseTimings(renew_s=0.05, fence_s=10.0, wait_s=1.0, jitter_s=0.02, retry_s=0.02, release_s=0.5)
 
 
 class FlakyConsul(FakeConsul):
@@ -57,7 +57,7 @@ async def candidate(
     consul: FakeConsul,
     name: str = "web-1",
     *,
-    terms: Terms = QUICK,
+    timings: LeaseTimings = QUICK,
     token: str = "",
     clock: Clock | None = None,
 ) -> AsyncIterator[Leader]:
@@ -69,7 +69,7 @@ async def candidate(
             parse_node(name),
             f"{name}-boot",
             on_change=lambda: None,
-            terms=terms,
+            timings=timings,
             clock=clock or SystemClock(),
         )
         task = asyncio.create_task(leader.run(), name=f"leader {name}")
@@ -101,7 +101,7 @@ async def lock_of(consul: FakeConsul) -> KeyValue | None:
 
 async def test_the_only_candidate_is_elected_at_once_and_says_who_it_is(consul: FlakyConsul) -> None:
     """Nobody waits for a lock that is free; its value is for people, and holds the epoch."""
-    async with candidate(consul, terms=replace(QUICK, jitter_s=30.0)) as leader:
+    async with candidate(consul, timings=replace(QUICK, jitter_s=30.0)) as leader:
         assert await elected(leader)
         entry = await lock_of(consul)
         assert entry is not None
@@ -165,7 +165,7 @@ async def test_a_holder_that_cannot_renew_stops_before_its_session_can_have_ende
 
 async def test_a_renewal_that_failed_is_tried_again_soon(consul: FlakyConsul) -> None:
     """Consul without a leader for a moment deposes nobody: there are many tries before the fence."""
-    async with candidate(consul, terms=replace(QUICK, renew_s=0.5), clock=ManualClock()) as leader:
+    async with candidate(consul, timings=replace(QUICK, renew_s=0.5), clock=ManualClock()) as leader:
         assert await elected(leader)
         before = leader.lease
         consul.fault = Fault.ERROR
@@ -180,7 +180,7 @@ async def test_a_renewal_that_failed_is_tried_again_soon(consul: FlakyConsul) ->
 
 async def test_who_resigns_makes_room_for_another(consul: FlakyConsul) -> None:
     """A leader that cannot act must not keep the lock from one that can."""
-    async with candidate(consul, "web-1", terms=replace(QUICK, shy_s=2.0)) as first:
+    async with candidate(consul, "web-1", timings=replace(QUICK, shy_s=2.0)) as first:
         assert await elected(first)
         async with candidate(consul, "web-2") as second:
             first.resign("no right to read services")
@@ -235,7 +235,7 @@ async def test_a_lost_election_is_not_tried_again_and_again(consul: FlakyConsul)
 
         meddling = asyncio.create_task(meddle())
         try:
-            async with candidate(consul, terms=replace(QUICK, jitter_s=0.5, retry_s=0.5)):
+            async with candidate(consul, timings=replace(QUICK, jitter_s=0.5, retry_s=0.5)):
                 await asyncio.sleep(0.6)
         finally:
             meddling.cancel()

@@ -18,7 +18,7 @@ from agent.core.rollout.decision import Decision
 from agent.runtime.fleet.watch import FleetWatch
 from cluster.servers.process import eventually
 from tests.adapters.consul.suite import hurried, new_app
-from tests.adapters.consul.test_fleet import Town, record, report
+from tests.adapters.consul.test_fleet import FakeFleet, record, report
 from tests.adapters.fakes.consul import FakeConsul
 from tests.adapters.fakes.consul import running as fake_running
 from tests.adapters.fakes.consul_faults import Fault
@@ -32,7 +32,7 @@ CORE = parse_node("core-1")
 class Seen:
     """A watch under way, and what it stands before."""
 
-    town: Town
+    fake_fleet: FakeFleet
     consul: FakeConsul
     watch: FleetWatch
     clock: HurriedClock
@@ -62,7 +62,7 @@ class Seen:
     async def put(self, phase: Phase, *, seq: int = 4, generation: int = 3) -> None:
         """Write a record, as if by somebody else."""
         text = json.dumps(json.loads(record(phase, generation)) | {"seq": seq}).encode()
-        await self.town.client.put(keys.rollout(self.town.app), text)
+        await self.fake_fleet.client.put(keys.rollout(self.fake_fleet.app), text)
 
     async def known_record(self, seq: int) -> Decision:
         """Wait until the record with this *seq* is known."""
@@ -82,16 +82,16 @@ class Seen:
 @asynccontextmanager
 async def watching(*, registers: bool = True, fault: Fault | None = None) -> AsyncIterator[Seen]:
     async with fake_running() as consul, ConsulClient(consul.url) as client:
-        town = Town(consul, client, new_app())
+        fake_fleet = FakeFleet(consul, client, new_app())
         if registers:
-            await town.agent_lives(CORE, app="", coordinator="true")
-        await client.put(keys.active_image(town.app), b"shop:a")
+            await fake_fleet.agent_lives(CORE, app="", coordinator="true")
+        await client.put(keys.active_image(fake_fleet.app), b"shop:a")
         consul.fault = fault
         clock = HurriedClock()
-        watch = FleetWatch(client, town.app, CORE, lambda: None, pace=hurried(clock=clock))
+        watch = FleetWatch(client, fake_fleet.app, CORE, lambda: None, pace=hurried(clock=clock))
         task = asyncio.create_task(watch.run())
         try:
-            yield Seen(town, consul, watch, clock)
+            yield Seen(fake_fleet, consul, watch, clock)
         finally:
             task.cancel()
             await asyncio.wait([task])
@@ -107,14 +107,14 @@ async def test_a_fleet_is_known_once_all_of_it_was_read(seen: Seen) -> None:
     """Keys, reports and catalog; before that there is a reason and no fleet."""
     assert seen.watch.problem == "the fleet was not read yet"
     assert await seen.watch.reading() is None
-    await seen.town.host("web-1")
+    await seen.fake_fleet.host("web-1")
     reading = await seen.reading()
     assert isinstance(reading.keys.active, Present)
 
 
 async def test_a_report_is_seen_when_it_changes(seen: Seen) -> None:
     """Without being asked for."""
-    await seen.town.host("web-1")
+    await seen.fake_fleet.host("web-1")
 
     async def reports(summary: str) -> bool:
         reading = await seen.watch.reading()
@@ -122,8 +122,8 @@ async def test_a_report_is_seen_when_it_changes(seen: Seen) -> None:
         return shown is not None and shown.summary == summary
 
     assert await eventually(lambda: reports("nothing runs"), deadline_s=5)
-    key = keys.node_report(seen.town.app, parse_node("web-1"))
-    await seen.town.client.put(key, report(seen.town.app, "web-1", summary="something runs"))
+    key = keys.node_report(seen.fake_fleet.app, parse_node("web-1"))
+    await seen.fake_fleet.client.put(key, report(seen.fake_fleet.app, "web-1", summary="something runs"))
     assert await eventually(lambda: reports("something runs"), deadline_s=5)
 
 
@@ -140,7 +140,7 @@ async def test_a_catalog_without_this_agent_is_no_fleet() -> None:
     """Without the right to read it, it looks empty: whoever coordinates is in it."""
     async with watching(registers=False) as seen:
         await seen.problem("the catalog does not show this agent")
-        await seen.town.agent_lives(CORE, app="", coordinator="true", status="critical")
+        await seen.fake_fleet.agent_lives(CORE, app="", coordinator="true", status="critical")
         await seen.reading()  # its own health says nothing of what it may read
 
 
@@ -159,10 +159,10 @@ async def test_what_was_written_counts_until_something_newer_is_read(seen: Seen)
     await seen.known_record(4)
     late = await seen.reading()
     await seen.put(Phase.PENDING, seq=5)
-    written = await seen.town.client.get(keys.rollout(seen.town.app))
+    written = await seen.fake_fleet.client.get(keys.rollout(seen.fake_fleet.app))
     assert written is not None
     rollout = Present(written.value.decode(), written.modify_index)
-    seen.watch.adopt(replace(late.keys, rollout=rollout, index=written.modify_index))
+    seen.watch.apply(replace(late.keys, rollout=rollout, index=written.modify_index))
     seen.watch._take_keys(Known(late.keys))
     reading = await seen.reading()
     assert reading.record is not None
@@ -178,7 +178,7 @@ async def test_what_was_written_does_not_hide_what_came_after_it(seen: Seen) -> 
     await seen.put(Phase.PENDING, seq=5)  # ours, which the watch brings first
     await seen.put(Phase.PENDING, seq=6)  # and an operator's
     await seen.known_record(6)
-    seen.watch.adopt(ours)
+    seen.watch.apply(ours)
     reading = await seen.reading()
     assert reading.record is not None
     assert reading.record.seq == 6
@@ -192,7 +192,7 @@ async def test_a_restored_snapshot_is_what_is_known_then(seen: Seen) -> None:
     for seq in range(2, 9):
         await seen.put(Phase.PENDING, seq=seq)
     await seen.known_record(8)
-    seen.watch.adopt((await seen.reading()).keys)  # its own, as a leader's last one is
+    seen.watch.apply((await seen.reading()).keys)  # its own, as a leader's last one is
     await seen.consul.restore(saved)
     await seen.known_record(1)
     await seen.put(Phase.PENDING, seq=2)
@@ -201,20 +201,20 @@ async def test_a_restored_snapshot_is_what_is_known_then(seen: Seen) -> None:
 
 async def test_members_are_read_again_when_a_write_is_in_doubt(seen: Seen) -> None:
     """A write whose answer was lost may have changed them with the record."""
-    app, client = seen.town.app, seen.town.client
+    app, client = seen.fake_fleet.app, seen.fake_fleet.client
     await client.put(keys.members(app, 3), b'{"v": 1, "members": ["web-1"]}')
     await seen.put(Phase.STAGING)
     await seen.known_record(4)
     assert (await seen.reading()).members == ("web-1",)
     await client.put(keys.members(app, 3), b'{"v": 1, "members": ["web-1", "web-2"]}')
     assert (await seen.reading()).members == ("web-1",)
-    seen.watch.doubt()
+    seen.watch.invalidate()
     assert (await seen.reading()).members == ("web-1", "web-2")
 
 
 async def test_hosts_are_gone_since_they_were_not_seen_by_this_watch(seen: Seen) -> None:
     """Counted from its first look, never from before; one that is back is not gone."""
-    app, client = seen.town.app, seen.town.client
+    app, client = seen.fake_fleet.app, seen.fake_fleet.client
     await client.put(keys.node_report(app, parse_node("web-1")), report(app, "web-1"))
 
     async def looked(**expected: float | None) -> bool:
@@ -229,6 +229,6 @@ async def test_hosts_are_gone_since_they_were_not_seen_by_this_watch(seen: Seen)
     assert await eventually(lambda: looked(web_1=3600.0), deadline_s=5)
     assert [entry.key for entry in seen.watch.reports_of_gone(3600)] == [keys.node_report(app, parse_node("web-1"))]
     assert seen.watch.reports_of_gone(3601) == ()
-    await seen.town.agent_lives("web-1")
+    await seen.fake_fleet.agent_lives("web-1")
     assert await eventually(lambda: looked(web_1=None), deadline_s=5)
     assert seen.watch.reports_of_gone(0) == ()

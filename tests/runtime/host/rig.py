@@ -14,7 +14,7 @@ from agent.adapters.host.journal import Journal
 from agent.adapters.host.probe import Prober
 from agent.core.host.build_report import HostView, Identity, report_of
 from agent.core.host.observed import Worker
-from agent.core.model.app import App, Knobs
+from agent.core.model.app import App, DeployTimings
 from agent.core.model.keys import active_image, stage_image
 from agent.core.model.names import AppName, Digest, ImageReference, NodeName, SlotName, parse_reference
 from agent.core.model.report import NodeReport
@@ -22,11 +22,11 @@ from agent.core.model.spec import Probe, RunSpec
 from agent.core.model.states import SlotPhase
 from agent.pacing.clock import SystemClock
 from agent.runtime.host.event_sources import follow_docker, follow_haproxy
-from agent.runtime.host.executor import Between, Executor, go_on
+from agent.runtime.host.executor import BeforeAction, Executor, go_on
 from agent.runtime.host.jobs import Jobs
 from agent.runtime.host.observer import Observer
-from agent.runtime.host.reconciler import Reconciler, Trust
-from agent.runtime.wake import Wake
+from agent.runtime.host.reconciler import BootPolicy, Reconciler
+from agent.runtime.wake import WakeSignal
 from cluster.servers.ports import free_port
 from tests.adapters.fakes.consul import FakeConsul
 from tests.adapters.fakes.docker import FakeDaemon, FakeDocker
@@ -35,7 +35,7 @@ from tests.adapters.haproxy.backend import Backend
 from tests.clocks import HurriedSystemClock
 
 NODE = NodeName("web-1")
-KNOBS = Knobs(
+KNOBS = DeployTimings(
     healthy_deadline=5,
     min_healthy_time=0.05,
     bake_time=0.1,
@@ -81,8 +81,8 @@ class World:
     app: App = field(default_factory=make_app)
     daemon: FakeDaemon = field(default_factory=FakeDaemon)
     haproxy: FakeHaproxy = field(default_factory=FakeHaproxy)
-    trust: Trust = field(default_factory=lambda: Trust(boot_wait_s=5, journal_max_age_s=60))
-    between: Between = go_on
+    boot_policy: BootPolicy = field(default_factory=lambda: BootPolicy(boot_wait_s=5, journal_max_age_s=60))
+    before_action: BeforeAction = go_on
     instances: int = 0
 
     @property
@@ -192,7 +192,7 @@ async def agent(at: World, *, by_hand: bool = False) -> AsyncIterator[Agent]:
 def _compose(at: World, group: asyncio.TaskGroup) -> Agent:
     at.instances += 1
     identity = Identity(NODE, f"boot.{at.instances}", "test")
-    wake, shown, reports = Wake(), asyncio.Event(), list[NodeReport]()
+    wake, shown, reports = WakeSignal(), asyncio.Event(), list[NodeReport]()
     docker = FakeDocker(at.daemon, at.app, NODE)
     jobs = Jobs(at.app, docker, group, wake.call)
     prober = Prober(group, lambda: wake.call("probe"))
@@ -206,9 +206,9 @@ def _compose(at: World, group: asyncio.TaskGroup) -> Agent:
     reconciler = Reconciler(
         app=at.app,
         node=NODE,
-        trust=at.trust,
+        boot_policy=at.boot_policy,
         observer=observer,
-        executor=Executor(at.haproxy, jobs, at.between),
+        executor=Executor(at.haproxy, jobs, at.before_action),
         prober=prober,
         journal=journal,
         wake=wake,

@@ -16,19 +16,19 @@ from agent.core.host.actions import (
     Pull,
     Run,
     SaveState,
-    SetGate,
+    SetReadinessGate,
     SetState,
     ShutdownSessions,
     Start,
     Stop,
 )
-from agent.core.host.desired import Want
+from agent.core.host.desired import DesiredRelease
 from agent.core.host.observed import JobKind, JobResult
 from agent.core.model.errors import DockerUnavailableError, HaproxyUnavailableError
 from agent.core.model.names import ContainerId, Digest, ImageReference, SlotName
 from agent.core.model.release import Release
 from agent.core.model.spec import RunSpec
-from agent.core.model.states import AdminState, Gate
+from agent.core.model.states import AdminState, ReadinessGate
 from agent.runtime.host.executor import Executor
 from agent.runtime.host.jobs import Jobs
 from cluster.servers.process import eventually
@@ -80,7 +80,7 @@ async def bench(*programs: Program) -> AsyncIterator[Bench]:
 
 
 def run_of(slot: SlotName = SlotName.BLUE) -> Run:
-    return Run(slot, Want(IMAGE, "wish"), DIGEST, 1)
+    return Run(slot, DesiredRelease(IMAGE, "wish"), DIGEST, 1)
 
 
 async def test_a_pull_says_which_digest_the_reference_means() -> None:
@@ -150,7 +150,7 @@ async def test_a_defect_in_a_job_is_a_failure_that_may_pass() -> None:
             at = Bench(group, daemon, Broken(daemon, make_app(), NODE))
             at.jobs.begin(Start(SlotName.BLUE, ContainerId("f" * 64), "test"))
             result = await at.result()
-    assert [line["event"] for line in logs] == ["job.broke"]
+    assert [line["event"] for line in logs] == ["job.crashed"]
     assert (result.error, result.transient) == ("internal error: ZeroDivisionError", True)
 
 
@@ -170,7 +170,7 @@ async def test_an_image_that_was_removed_since_is_pulled_by_its_digest() -> None
         at = Bench(group, daemon, Noting(daemon, app, NODE))
         at.jobs.begin(run_of())
         result = await at.result()
-    assert (result.error, result.wish) == ("", "wish")
+    assert (result.error, result.release_key) == ("", "wish")
     assert pulled == [f"registry.local/shop@{DIGEST}"]
 
 
@@ -190,7 +190,7 @@ async def test_a_stop_after_a_failure_brings_the_last_log_lines() -> None:
         id_ = await at.container(command=("talk",))
         at.jobs.begin(Stop(SlotName.BLUE, id_, 0, "test", failed_key="wish"))
         result = await at.result()
-        assert (result.wish, result.lines) == ("wish", ("bad settings",))
+        assert (result.release_key, result.lines) == ("wish", ("bad settings",))
         assert at.daemon.containers == {}
 
 
@@ -229,7 +229,7 @@ async def test_actions_are_done_in_order_up_to_the_first_that_fails() -> None:
             raise HaproxyUnavailableError("away")
 
     plan = (
-        SetGate(Gate.OPEN),
+        SetReadinessGate(ReadinessGate.OPEN),
         SetState(SlotName.BLUE, AdminState.DRAIN, "test"),
         ShutdownSessions(SlotName.GREEN, "test"),
         SaveState(),
@@ -240,8 +240,8 @@ async def test_actions_are_done_in_order_up_to_the_first_that_fails() -> None:
         with pytest.raises(HaproxyUnavailableError):
             await Executor(proxy, at.jobs, note).apply(plan)
         assert done == list(plan[:4])
-        assert (proxy.gate, proxy.slots[SlotName.BLUE].admin) == (Gate.OPEN, AdminState.DRAIN)
-        assert (proxy.cut, proxy.saved, at.jobs.under_way()) == ([SlotName.GREEN], None, ())
+        assert (proxy.gate, proxy.slots[SlotName.BLUE].admin) == (ReadinessGate.OPEN, AdminState.DRAIN)
+        assert (proxy.sessions_closed, proxy.saved, at.jobs.under_way()) == ([SlotName.GREEN], None, ())
 
 
 async def test_docker_going_away_is_a_failure_that_may_pass() -> None:

@@ -16,7 +16,7 @@ from agent.pacing.clock import SystemClock
 from agent.runtime.host.event_sources import follow_docker, follow_haproxy
 from agent.runtime.host.jobs import Jobs
 from agent.runtime.host.observer import Observer
-from agent.runtime.wake import Wake
+from agent.runtime.wake import WakeSignal
 from cluster.servers.process import eventually
 from tests.adapters.fakes.docker import FakeContainer, FakeDaemon, FakeDocker
 from tests.adapters.fakes.haproxy import FakeHaproxy
@@ -48,7 +48,7 @@ class Bench:
         self.daemon = FakeDaemon()
         self.docker = Counting(self.daemon, app, NODE)
         self.proxy = FakeHaproxy()
-        self.wake = Wake()
+        self.wake = WakeSignal()
         self.jobs = Jobs(app, self.docker, group, self.wake.call)
         self.observer = Observer(self.docker, self.proxy, Prober(group, lambda: None), self.jobs)
 
@@ -203,7 +203,7 @@ async def test_another_haproxy_worker_wakes_the_loop() -> None:
 
 async def test_many_calls_are_one_wake_and_none_is_lost() -> None:
     """Reasons are gathered; a call before the wait ends it at once, a call after it the next."""
-    wake = Wake()
+    wake = WakeSignal()
     wake.call("a")
     wake.call("b")
     assert await wake.wait(5) == {"a", "b"}

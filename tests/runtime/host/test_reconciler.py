@@ -10,13 +10,13 @@ from itertools import pairwise
 import pytest
 from structlog.testing import capture_logs
 
-from agent.core.host.actions import Action, SetGate, Switch
+from agent.core.host.actions import Action, SetReadinessGate, Switch
 from agent.core.model.errors import HaproxyUnavailableError
 from agent.core.model.keys import KeySnapshot, Known, Present
 from agent.core.model.names import ImageReference, SlotName
 from agent.core.model.report import NodeReport
-from agent.core.model.states import AdminState, Gate, SlotPhase
-from agent.runtime.host.reconciler import Trust
+from agent.core.model.states import AdminState, ReadinessGate, SlotPhase
+from agent.runtime.host.reconciler import BootPolicy
 from cluster.servers.process import eventually
 from tests.adapters.fakes.haproxy import FakeHaproxy
 from tests.runtime.host.rig import World, agent, phase_of, slot_of
@@ -43,7 +43,7 @@ async def test_a_deploy_by_hand_from_first_release_to_retired(at: World) -> None
     """Activate a, stage b, activate b; a goes when it is idle, and its slot is empty and in maint."""
     a, b = at.push("a"), at.push("b")
     async with agent(at) as host:
-        await host.until(lambda report: report.gate is Gate.HOLDING)
+        await host.until(lambda report: report.gate is ReadinessGate.HOLDING)
         await at.activate(a)
         await host.until_in(SlotPhase.SERVING, a)
         (old,) = serves(at)
@@ -102,12 +102,12 @@ async def test_an_agent_that_died_goes_on_from_its_journal_without_consul(at: Wo
         if action is not None:
             did.append(action)
 
-    at.between = note
+    at.before_action = note
     async with agent(at) as host:
         report = await host.until(lambda report: any("the journal" in note for note in report.notes))
         assert phase_of(report, a) is SlotPhase.DRAINING
         assert host.reconciler.memory.slot(old).drain_since == before.slot(old).drain_since
-        assert host.reconciler.memory.baseline.active == before.baseline.active
+        assert host.reconciler.memory.last_applied.active == before.last_applied.active
     assert did == []
     assert (at.containers(), {name: slot.admin for name, slot in at.haproxy.slots.items()}) == (containers, states)
 
@@ -171,21 +171,21 @@ async def test_leaving_that_is_asked_for_during_a_tick_is_not_lost(at: World) ->
     entered, go_on = asyncio.Event(), asyncio.Event()
 
     async def hold(action: Action | None) -> None:
-        if isinstance(action, SetGate) and action.gate is Gate.OPEN:
+        if isinstance(action, SetReadinessGate) and action.gate is ReadinessGate.OPEN:
             entered.set()
             await go_on.wait()
 
-    at.between = hold
+    at.before_action = hold
     async with agent(at) as host, asyncio.timeout(10):
         await at.activate(at.push("a"))
         await entered.wait()
         host.reconciler.set_leaving(leaving=True)
         go_on.set()
-        await host.until(lambda report: report.gate is Gate.CLOSED)
+        await host.until(lambda report: report.gate is ReadinessGate.CLOSED)
         assert host.reconciler.memory.leaving
         assert json.loads(at.journal.read_text())["memory"]["leaving"] is True
         host.reconciler.set_leaving(leaving=False)
-        await host.until(lambda report: report.gate is Gate.OPEN)
+        await host.until(lambda report: report.gate is ReadinessGate.OPEN)
 
 
 def _runs(at: World) -> bool:
@@ -210,7 +210,7 @@ async def test_a_host_that_boots_without_consul_waits_for_it_and_then_goes_by_it
         await host.until_in(SlotPhase.SERVING, a)
     _reboot(at)
     await at.consul.kill()
-    at.trust = replace(at.trust, boot_wait_s=0.4)
+    at.boot_policy = replace(at.boot_policy, boot_wait_s=0.4)
     began = time.monotonic()
     async with agent(at) as host:
         report = await host.until(lambda report: "waits for Consul" in report.wants)
@@ -229,7 +229,7 @@ async def test_a_journal_that_is_too_old_is_not_gone_by(at: World) -> None:
         await host.until_in(SlotPhase.SERVING, a)
     _reboot(at)
     await at.consul.kill()
-    at.trust = Trust(boot_wait_s=0, journal_max_age_s=0)
+    at.boot_policy = BootPolicy(boot_wait_s=0, journal_max_age_s=0)
     async with agent(at) as host:
         report = await host.until(lambda report: "too long" in report.wants)
         assert not report.is_ready
@@ -280,7 +280,7 @@ async def test_a_full_disk_does_not_stop_the_loop(at: World) -> None:
 class Deaf(FakeHaproxy):
     """Takes the gate's new state and forgets it."""
 
-    async def set_gate(self, gate: Gate) -> None:
+    async def set_gate(self, gate: ReadinessGate) -> None:
         """Do nothing."""
 
 
@@ -315,7 +315,7 @@ async def test_each_tick_that_acted_is_one_line_of_the_log(at: World) -> None:
         if action is not None:
             did.append(str(action))
 
-    at.between = note
+    at.before_action = note
     with capture_logs() as logs:
         async with agent(at) as host:
             for version in "ab":
@@ -339,7 +339,7 @@ async def test_nothing_is_done_on_a_converged_host(at: World) -> None:
         if action is not None:
             did.append(action)
 
-    at.between = note
+    at.before_action = note
     async with agent(at) as host:
         await at.activate(a)
         await host.until_in(SlotPhase.SERVING, a)
@@ -363,9 +363,9 @@ async def test_a_tick_that_breaks_is_made_again(at: World) -> None:
             broken.append(False)
             raise ZeroDivisionError
 
-    at.between = break_once
+    at.before_action = break_once
     with capture_logs() as logs:
         async with agent(at) as host:
             await at.activate(a)
             await host.until_in(SlotPhase.SERVING, a)
-    assert [line["event"] for line in logs if line["log_level"] == "error"] == ["tick.broke"]
+    assert [line["event"] for line in logs if line["log_level"] == "error"] == ["tick.crashed"]

@@ -69,9 +69,9 @@ async def running(consul: Consul) -> AsyncIterator[Reporter]:
 def _virtual() -> object:
     """Run a coroutine in virtual time."""
 
-    def run(story: object) -> None:
+    def run(scenario: object) -> None:
         with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-            runner.run(story)  # type: ignore[arg-type]
+            runner.run(scenario)  # type: ignore[arg-type]
 
     return run
 
@@ -79,13 +79,13 @@ def _virtual() -> object:
 class Virtual:
     """Type of the fixture above."""
 
-    def __call__(self, story: object) -> None: ...
+    def __call__(self, scenario: object) -> None: ...
 
 
 def test_the_latest_wins_and_equal_ones_are_dropped(virtual: Virtual) -> None:
     """Many reports within a second are one write; the same again is none."""
 
-    async def story() -> None:
+    async def scenario() -> None:
         consul = Consul()
         async with running(consul) as reporter:
             for phase in (SlotPhase.PULLING, SlotPhase.STARTING, SlotPhase.CHECKING):
@@ -99,13 +99,13 @@ def test_the_latest_wins_and_equal_ones_are_dropped(virtual: Virtual) -> None:
             assert len(consul.writes) == 2
             assert len(consul.registrations) == 1
 
-    virtual(story())
+    virtual(scenario())
 
 
 def test_a_countdown_costs_few_writes(virtual: Virtual) -> None:
     """A minute of `at most 43s` in reasons and notes is six writes, not sixty; what happens then is written at once."""
 
-    async def story() -> None:
+    async def scenario() -> None:
         consul = Consul()
         async with running(consul) as reporter:
             for left in range(60, 0, -1):
@@ -119,13 +119,13 @@ def test_a_countdown_costs_few_writes(virtual: Virtual) -> None:
             assert consul.writes[-1][0] - before <= 1.1
             assert last <= before
 
-    virtual(story())
+    virtual(scenario())
 
 
 def test_the_last_word_of_a_countdown_is_written(virtual: Virtual) -> None:
     """What moved after a write is written ten seconds after it, though nothing else happens."""
 
-    async def story() -> None:
+    async def scenario() -> None:
         consul = Consul()
         async with running(consul) as reporter:
             reporter.publish(draining(last_request_age_s=0))
@@ -138,7 +138,7 @@ def test_the_last_word_of_a_countdown_is_written(virtual: Virtual) -> None:
             assert second - first == pytest.approx(MOVING_EVERY_S, abs=0.1)
             assert report.slots[SlotName.BLUE].last_request_age_s == 5
 
-    virtual(story())
+    virtual(scenario())
 
 
 def test_a_request_after_a_reported_idle_is_news() -> None:
@@ -155,7 +155,7 @@ def test_a_request_after_a_reported_idle_is_news() -> None:
 def test_a_failed_write_is_tried_again_and_told_once(virtual: Virtual) -> None:
     """With growing pauses; the newest report is what is written in the end."""
 
-    async def story() -> None:
+    async def scenario() -> None:
         consul = Consul(write_error=ConsulUnavailableError("Consul: refused"))
         async with running(consul) as reporter:
             reporter.publish(a_report(SlotPhase.PULLING))
@@ -168,27 +168,27 @@ def test_a_failed_write_is_tried_again_and_told_once(virtual: Virtual) -> None:
             assert [report.phase for _, report in consul.writes] == [SlotPhase.SERVING]
 
     with capture_logs() as logs:
-        virtual(story())
+        virtual(scenario())
     assert [line["event"] for line in logs] == ["report.failed", "report.recovered"]
 
 
 def test_a_token_that_may_not_write_the_report_may_register(virtual: Virtual) -> None:
     """One missing right does not take the host out of Consul's DNS."""
 
-    async def story() -> None:
+    async def scenario() -> None:
         consul = Consul(write_error=ConsulForbiddenError("Permission denied"))
         async with running(consul) as reporter:
             reporter.publish(a_report())
             await asyncio.sleep(1)
             assert (consul.writes, len(consul.registrations)) == ([], 1)
 
-    virtual(story())
+    virtual(scenario())
 
 
 def test_services_are_registered_again_each_minute_whatever_the_reports_do(virtual: Virtual) -> None:
     """A local Consul agent that lost its data has forgotten them; a busy host repeats them as well."""
 
-    async def story() -> None:
+    async def scenario() -> None:
         for every_s in (7, 3600):
             consul = Consul()
             async with running(consul) as reporter:
@@ -197,13 +197,13 @@ def test_services_are_registered_again_each_minute_whatever_the_reports_do(virtu
                     await asyncio.sleep(7)
             assert 4 <= len(consul.registrations) <= 5
 
-    virtual(story())
+    virtual(scenario())
 
 
 def test_what_was_forgotten_is_written_again(virtual: Virtual) -> None:
     """Consul was away or restored: report and services, though nothing changed."""
 
-    async def story() -> None:
+    async def scenario() -> None:
         consul = Consul()
         async with running(consul) as reporter:
             reporter.publish(a_report())
@@ -212,13 +212,13 @@ def test_what_was_forgotten_is_written_again(virtual: Virtual) -> None:
             await asyncio.sleep(3)
             assert (len(consul.writes), len(consul.registrations)) == (2, 2)
 
-    virtual(story())
+    virtual(scenario())
 
 
 def test_the_last_report_is_written_within_its_deadline(virtual: Virtual) -> None:
     """A Consul that hangs does not hold the end of the process up; it is said that the report was lost."""
 
-    async def story() -> None:
+    async def scenario() -> None:
         consul = Consul()
         reporter = Reporter(consul.write, consul.register, LoopClock())
         await reporter.last(2)
@@ -232,5 +232,5 @@ def test_the_last_report_is_written_within_its_deadline(virtual: Virtual) -> Non
         assert now() - began == pytest.approx(2, abs=0.1)
 
     with capture_logs() as logs:
-        virtual(story())
+        virtual(scenario())
     assert [line["event"] for line in logs] == ["report.lost"]

@@ -19,11 +19,11 @@ from agent.core.model.errors import TidegateError
 from agent.core.model.keys import KeyValue
 from agent.core.model.names import ImageReference
 from agent.core.model.record import Phase
-from agent.core.rollout.advance import Next, advance
+from agent.core.rollout.advance import Transition, advance
 from agent.core.rollout.change import Change, Guard, Write, signed, writes_of
 from agent.core.rollout.decision import Decision
 from agent.core.rollout.fleet import Fleet, Resolution
-from agent.core.rollout.liveness import Sightings, sight
+from agent.core.rollout.liveness import Liveness, track_liveness
 from agent.runtime.fleet.housekeeping import Housekeeping
 from agent.runtime.fleet.watch import FleetWatch
 from tests.sim.fleet.clock import Clock, Process, Sleep
@@ -43,7 +43,7 @@ REPORTS = keys.node_reports(APP)
 class CoordinatorBug:
     """A bug planted into a coordinator or into what it sees."""
 
-    advance: Callable[[Decision, Fleet, float], Next] = advance
+    advance: Callable[[Decision, Fleet, float], Transition] = advance
     sees: Callable[[Fleet], Fleet] = lambda fleet: fleet
     change: Callable[[Change], Change] = lambda change: change
     writes: Callable[[tuple[Write, ...]], tuple[Write, ...]] = lambda writes: writes
@@ -63,7 +63,7 @@ class SimCoordinator:
     registry: Callable[[str], Resolution | None]
     """Asks for a digest; None: no answer."""
     bug: CoordinatorBug = field(default_factory=CoordinatorBug)
-    skew_s: float = 0.0
+    clock_skew_s: float = 0.0
     process: Process = field(init=False)
     session: str = ""
     epoch: int = 0
@@ -71,7 +71,7 @@ class SimCoordinator:
     """Stall for so long just before the next write."""
     waits: tuple[str, ...] = ()
     _renewed_at: float = 0.0
-    _sightings: Sightings = field(default_factory=Sightings)
+    _liveness: Liveness = field(default_factory=Liveness)
     _resolved: dict[int, Resolution] = field(default_factory=dict)
     _asks_at: float = 0.0
     _keep: Housekeeping = field(init=False)
@@ -92,7 +92,7 @@ class SimCoordinator:
     @property
     def wall(self) -> float:
         """Unix seconds by its own clock."""
-        return 1_000_000.0 + self.clock.now + self.skew_s
+        return 1_000_000.0 + self.clock.now + self.clock_skew_s
 
     @property
     def trusts_itself(self) -> bool:
@@ -102,7 +102,7 @@ class SimCoordinator:
     def start(self) -> None:
         """Begin, as after a boot."""
         self.process = Process(self.clock, self.process.stalled_until)
-        self.session, self._sightings, self._resolved = "", Sightings(), {}
+        self.session, self._liveness, self._resolved = "", Liveness(), {}
         self._new_housekeeping()
         self._due, self._is_looking, self._known = float("inf"), False, None
         for prefix in (PREFIX, REPORTS):
@@ -141,7 +141,7 @@ class SimCoordinator:
         result = await self.link.ask(lambda: consul.txn(ops, self.name))
         if not isinstance(result, TxnDone):
             return False
-        self.session, self.epoch, self._renewed_at, self._sightings = session, epoch, began, Sightings()
+        self.session, self.epoch, self._renewed_at, self._liveness = session, epoch, began, Liveness()
         return True
 
     async def _hold(self) -> None:
@@ -199,7 +199,7 @@ class SimCoordinator:
         record = reading.record
         if record is None or not self.trusts_itself:
             return self.clock.now + 5.0
-        await self._tidy(reading)
+        await self._collect_garbage(reading)
         if record.phase.is_terminal:
             return self.clock.now + TIDY_S
         fleet = await self._fleet(reading, record, is_consistent=False)
@@ -216,17 +216,17 @@ class SimCoordinator:
         await self._write(self.bug.change(found.change), reading)
         return self.clock.now
 
-    async def _tidy(self, reading: FleetReading) -> None:
+    async def _collect_garbage(self, reading: FleetReading) -> None:
         """Clear away what the agent's housekeeping would; it asks :meth:`reports_of_gone`."""
         if reading.record is not None and reading.record.phase.is_terminal:
-            self._sightings, _ = sight(self._sightings, reading.live, reading.reports, self.clock.now)
+            self._liveness, _ = track_liveness(self._liveness, reading.live, reading.reports, self.clock.now)
         if self.bug.tidies:
-            await self._keep.tidy(reading, Fence(self.session), self.clock.now)
+            await self._keep.collect_garbage(reading, Fence(self.session), self.clock.now)
 
     def reports_of_gone(self, gone_s: float) -> tuple[KeyValue, ...]:
         """Return the reports of hosts not seen for that long, as last read."""
         entries, _ = self._known or ((), None)
-        since = {keys.node_report(APP, node): at for node, at in self._sightings.gone.items()}
+        since = {keys.node_report(APP, node): at for node, at in self._liveness.gone.items()}
         return tuple(entry for entry in entries if self.clock.now - since.get(entry.key, self.clock.now) >= gone_s)
 
     async def _read(self, *, anew: bool = False) -> FleetReading:
@@ -241,7 +241,7 @@ class SimCoordinator:
         return assemble(APP, snapshot, members, *self._known)
 
     async def _fleet(self, reading: FleetReading, record: Decision, *, is_consistent: bool) -> Fleet:
-        self._sightings, hosts = sight(self._sightings, reading.live, reading.reports, self.clock.now)
+        self._liveness, hosts = track_liveness(self._liveness, reading.live, reading.reports, self.clock.now)
         active = reading.keys.active
         fleet = Fleet(
             hosts=hosts,

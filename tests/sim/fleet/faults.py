@@ -1,4 +1,4 @@
-"""All that may befall a fleet, by name, and the end of it all. Victims are drawn from the world's rng."""
+"""All that may happen to a fleet, by name, and the end of it all. Victims are drawn from the world's rng."""
 
 from collections.abc import Callable
 
@@ -47,7 +47,7 @@ DEEDS: dict[str, Callable[[FleetWorld, Node], None]] = {
 }
 
 
-def befall(world: FleetWorld, name: str) -> None:
+def inject_fault(world: FleetWorld, name: str) -> None:
     """Let one deed happen now."""
     node = _some(world)
     if node is not None and not world.is_healed:

@@ -1,4 +1,4 @@
-"""What befalls Consul and the coordinators, and what operators do in the middle of a rollout."""
+"""What happens to Consul and the coordinators, and what operators do in the middle of a rollout."""
 
 from agent.core.model.record import Phase
 from agent.core.rollout import commands
@@ -37,7 +37,7 @@ def snapshot_and_restore(world: FleetWorld, _: Node) -> None:
         world.clock.after(world.rng.uniform(5, 30), adopt)
 
     def adopt() -> None:
-        world.tours.by_hand_at = world.clock.now
+        world.visit_checks.by_hand_at = world.clock.now
         world.needs_adoption = False
         world.operator("restorer").adopt()
         for node in world.nodes.values():
@@ -67,7 +67,7 @@ def stall_coordinator(world: FleetWorld, _: Node) -> None:
         leader.process.stall(seconds)
     else:
         leader.is_stalling = seconds
-        world.tours.late_s = max(world.tours.late_s, seconds)
+        world.visit_checks.late_s = max(world.visit_checks.late_s, seconds)
 
 
 def lose_session(world: FleetWorld, _: Node) -> None:
@@ -96,24 +96,28 @@ def cut_coordinator(world: FleetWorld, _: Node) -> None:
 def pause(world: FleetWorld, _: Node) -> None:
     """Pause, and resume later."""
     operator = world.operator("pauser")
-    operator.give("pause", commands.pause)
-    world.clock.after(world.rng.uniform(3, 40), lambda: operator.give("resume", commands.resume))
+    operator.submit("pause", commands.pause)
+    world.clock.after(world.rng.uniform(3, 40), lambda: operator.submit("resume", commands.resume))
 
 
 def abort(world: FleetWorld, _: Node) -> None:
     """Abort, or roll back where visitors have seen it."""
-    record = world.ledger.current
+    record = world.record_monitor.current
     before = record is None or record.is_before_commit
     operator = world.operator("worrier")
     if before:
-        operator.give("abort", commands.abort)
+        operator.submit("abort", commands.abort)
     else:
-        operator.give("rollback", commands.roll_back)
+        operator.submit("rollback", commands.roll_back)
 
 
 def edit_keys(world: FleetWorld, _: Node) -> None:
     """Change a key by hand in mid-rollout."""
-    if world.ledger.in_progress and world.ledger.current and world.ledger.current.phase is not Phase.PENDING:
+    if (
+        world.record_monitor.in_progress
+        and world.record_monitor.current
+        and world.record_monitor.current.phase is not Phase.PENDING
+    ):
         key = world.rng.choice(("active", "stage"))
         world.operator("hand").put(**{key: world.rng.choice(("app:a", "app:b", "app:h"))})
 

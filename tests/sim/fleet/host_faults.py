@@ -1,4 +1,4 @@
-"""What befalls one host: each deed ends by itself after a while, and says how long its visitors may notice."""
+"""What happens to one host: each deed ends by itself after a while, and says how long its visitors may notice."""
 
 from agent.adapters.consul.services import CheckStatus
 from agent.core.model.names import SlotName
@@ -196,6 +196,6 @@ def haproxy_reload(world: FleetWorld, node: Node) -> None:
 def container_dies(world: FleetWorld, node: Node) -> None:
     """Let a container die."""
     trouble(world, node, 0)
-    tenant = node.docker.in_slot(world.rng.choice(list(SlotName)))
-    if tenant is not None:
-        node.let_die(tenant.id)
+    occupant = node.docker.in_slot(world.rng.choice(list(SlotName)))
+    if occupant is not None:
+        node.let_die(occupant.id)

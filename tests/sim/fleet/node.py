@@ -13,11 +13,11 @@ from agent.core.host.build_report import HostView, Identity, report_of
 from agent.core.host.memory import Memory
 from agent.core.host.observed import Container, Observed
 from agent.core.host.plan import Plan
-from agent.core.host.validate import Judged
+from agent.core.host.validate import Validated
 from agent.core.model.app import App
 from agent.core.model.keys import Outcome, Unknown
 from agent.core.model.names import ContainerId, NodeName, SlotName
-from agent.core.model.states import Gate
+from agent.core.model.states import ReadinessGate
 from tests.sim.fleet.clock import Process
 from tests.sim.fleet.link import Link
 from tests.sim.fleet.reporting import SimReporter
@@ -222,11 +222,11 @@ class Node:
         self._probe_later()
         self.at.ticked(self)
 
-    def _took(self, action: Action, tenant: Container) -> None:
-        self.at.took(self, action, tenant)
-        if self.docker.behaviour(tenant.reference) == "dies":
-            self.docker.sick.add(tenant.id)  # it will not be healthy again either
-            self.at.clock.after(DIES_AFTER_S, lambda: self.let_die(tenant.id))
+    def _took(self, action: Action, occupant: Container) -> None:
+        self.at.took(self, action, occupant)
+        if self.docker.behaviour(occupant.reference) == "dies":
+            self.docker.sick.add(occupant.id)  # it will not be healthy again either
+            self.at.clock.after(DIES_AFTER_S, lambda: self.let_die(occupant.id))
 
     def let_die(self, container: ContainerId) -> None:
         """Let a container's process end by itself."""
@@ -237,9 +237,9 @@ class Node:
             self.docker.exit(container, 137)
             self.wake()
 
-    def ticked(self, observed: Observed, judged: Judged, plan: Plan) -> None:
+    def ticked(self, observed: Observed, validated: Validated, plan: Plan) -> None:
         """Publish what the tick showed."""
-        view = HostView(self.app, observed, judged.desired, plan, self.consul.outcome)
+        view = HostView(self.app, observed, validated.desired, plan, self.consul.outcome)
         self.reporter.publish(report_of(view, Identity(self.name, self.instance, "sim")))
 
     def follow_docker(self) -> None:
@@ -282,16 +282,16 @@ class Node:
     def says_ready(self) -> bool:
         """What the balancer's health check gets."""
         process = self.proxy.process
-        if not self.is_up or self.proxy.down or process.gate is Gate.CLOSED:
+        if not self.is_up or self.proxy.down or process.gate is ReadinessGate.CLOSED:
             return False
-        return process.gate is Gate.HOLDING or any(srv.takes_new for srv in process.servers.values())
+        return process.gate is ReadinessGate.HOLDING or any(srv.takes_new for srv in process.servers.values())
 
     def serving(self) -> Container | None:
         """Return the running container new visitors reach."""
         servers = self.proxy.process.servers
         return next((c for s in SlotName if servers[s].takes_new and (c := self.docker.in_slot(s))), None)
 
-    def cut(self, slot: SlotName) -> None:
+    def close_sessions(self, slot: SlotName) -> None:
         """Do what `shutdown sessions` does."""
         self.proxy.requests = [
             r for r in self.proxy.requests if not (r.process is self.proxy.process and r.slot is slot)

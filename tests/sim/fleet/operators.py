@@ -13,7 +13,7 @@ from agent.core.model.report import NodeReport
 from agent.core.rollout import commands
 from agent.core.rollout.adopt import adopt
 from agent.core.rollout.change import Change, Indexes, writes_of
-from agent.core.rollout.commands import Signature
+from agent.core.rollout.commands import CommandAuthor
 from agent.core.rollout.decision import Request
 from agent.core.rollout.strategy import Strategy
 from tests.sim.fleet.clock import Clock, Process, Sleep
@@ -21,7 +21,7 @@ from tests.sim.fleet.link import Link, client_of
 from tests.sim.fleet.watching import APP
 
 TRIES = 30
-Command = Callable[[KeySnapshot, Signature], Change]
+Command = Callable[[KeySnapshot, CommandAuthor], Change]
 
 
 @dataclass(slots=True)
@@ -51,7 +51,7 @@ class Operator:
         request = Request(image=ImageReference(image), forces_source=forces_source)
         reports: list[NodeReport] = []
 
-        def command(snapshot: KeySnapshot, by: Signature) -> Change:
+        def command(snapshot: KeySnapshot, by: CommandAuthor) -> Change:
             return self.bug.deploy(snapshot, reports, request, strategy, by)
 
         for _ in range(TRIES):
@@ -66,11 +66,11 @@ class Operator:
             except TidegateError:
                 await Sleep(1.0)
 
-    def give(self, what: str, command: Command) -> None:
+    def submit(self, what: str, command: Command) -> None:
         """Give any other command."""
-        Process(self.clock).spawn(self._give(what, command))
+        Process(self.clock).spawn(self._submit(what, command))
 
-    async def _give(self, what: str, command: Command) -> None:
+    async def _submit(self, what: str, command: Command) -> None:
         for _ in range(TRIES):
             try:
                 if await self._once(what, command):
@@ -85,7 +85,7 @@ class Operator:
         client = client_of(self.link, self.name)
         snapshot = await read_keys(client, APP)
         now = 1_000_000.0 + self.clock.now
-        change = self.bug.change(command(snapshot, Signature(self.name, what, now)))
+        change = self.bug.change(command(snapshot, CommandAuthor(self.name, what, now)))
         indexes = Indexes(record=keys.index_of(snapshot.rollout), active=keys.index_of(snapshot.active))
         result = await write_change(client, APP, writes_of(APP, change, indexes, by=self.name, now=now))
         if isinstance(result, TxnDone):
@@ -113,7 +113,7 @@ class Operator:
             try:
                 snapshot = await read_keys(client, APP)
                 listing = await client.list(keys.node_reports(APP))
-                by = Signature(self.name, "", self.clock.now)
+                by = CommandAuthor(self.name, "", self.clock.now)
                 made = adopt(snapshot, [entry.value.decode() for entry in listing.entries], by)
                 indexes = Indexes(record=keys.index_of(snapshot.rollout), active=keys.index_of(snapshot.active))
                 writes = writes_of(APP, made, indexes, by=self.name, now=self.clock.now)

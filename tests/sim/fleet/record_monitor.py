@@ -55,7 +55,7 @@ class Rollout:
 
 
 @dataclass(slots=True)
-class Ledger:
+class RecordMonitor:
     """
     All rollouts, and what was wrong with how they were written.
 

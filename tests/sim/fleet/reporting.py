@@ -13,7 +13,7 @@ from agent.runtime.host.reporter import (
     RETRY_MAX_S,
     WRITE_EVERY_S,
     is_news,
-    service_words,
+    service_text,
 )
 from tests.sim.fleet.clock import Clock, Process
 from tests.sim.fleet.link import Link
@@ -58,7 +58,7 @@ class SimReporter:
             self.clock.at(due, lambda: self._fire(due))
 
     def _due_at(self, report: NodeReport) -> float:
-        words_changed = service_words(report) != self._registered
+        words_changed = service_text(report) != self._registered
         if self.written is None or words_changed or is_news(report, self.written):
             return self.clock.now
         due = self._registered_at + AGAIN_EVERY_S
@@ -77,7 +77,7 @@ class SimReporter:
                 text = report.model_dump_json().encode()
                 await self.link.ask(lambda: consul.put(keys.node_report(APP, _node(report)), text))
                 self.written, self._written_at = report, self.clock.now
-            words = service_words(report)
+            words = service_text(report)
             if words != self._registered or self.clock.now - self._registered_at >= AGAIN_EVERY_S:
                 meta = {"node": report.node, "app": report.app, "instance": report.instance}
                 await self.link.ask(lambda: consul.register(self.machine, meta))

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from agent.core.model import keys
 from agent.core.model.record import Phase, RecordedRelease
-from agent.core.model.states import Gate
+from agent.core.model.states import ReadinessGate
 from tests.sim.fleet.node import Node
 from tests.sim.fleet.watching import APP
 from tests.sim.fleet.world import FleetWorld
@@ -12,7 +12,7 @@ from tests.sim.fleet.world import FleetWorld
 
 def at_rest(world: FleetWorld) -> bool:
     """Whether no host has anything left to do."""
-    return not world.ledger.in_progress and all(_rests(node) for node in world.live)
+    return not world.record_monitor.in_progress and all(_rests(node) for node in world.live)
 
 
 def _rests(node: Node) -> bool:
@@ -23,7 +23,7 @@ def _rests(node: Node) -> bool:
 
 def unsettled(world: FleetWorld) -> Iterator[tuple[str, str]]:
     """L2: all hosts serve the target, or all the source, or a person has to decide."""
-    record = world.ledger.current
+    record = world.record_monitor.current
     if record is None or record.phase is Phase.ROLLBACK_FAILED:
         return
     if not record.phase.is_terminal:
@@ -67,17 +67,19 @@ def leftovers(world: FleetWorld) -> Iterator[tuple[str, str]]:
 def orphans(world: FleetWorld) -> Iterator[tuple[str, str]]:
     """L5 and S13: nothing is left over, and nothing is missing in the history."""
     for node in world.live:
-        slots = [tenant.slot for tenant in node.docker.containers.values()]
+        slots = [occupant.slot for occupant in node.docker.containers.values()]
         pins = set(node.proxy.process.pins)
-        is_decided = world.ledger.current is None or world.ledger.current.phase is not Phase.ROLLBACK_FAILED
+        is_decided = (
+            world.record_monitor.current is None or world.record_monitor.current.phase is not Phase.ROLLBACK_FAILED
+        )
         if len(slots) != len(set(slots)) or (len(slots) > 1 and is_decided):
-            shown = [(tenant.reference, tenant.slot) for tenant in node.docker.containers.values()]
+            shown = [(occupant.reference, occupant.slot) for occupant in node.docker.containers.values()]
             yield "L5", f"{node.name}: containers {shown} at rest"
         if not pins <= set(slots):
             yield "L5", f"{node.name}: pins {pins} for containers in {slots}"
-        if node.proxy.process.gate is Gate.CLOSED:
+        if node.proxy.process.gate is ReadinessGate.CLOSED:
             yield "L5", f"{node.name}: its gate is closed at rest"
-    if not any(rollout.is_forked for rollout in world.ledger.rollouts.values()):
+    if not any(rollout.is_forked for rollout in world.record_monitor.rollouts.values()):
         entries = [key for key in world.consul.kv if key.startswith(keys.histories(APP))]
-        if len(entries) != world.ledger.writes:
-            yield "S13", f"{len(entries)} audit entries for {world.ledger.writes} versions of the record"
+        if len(entries) != world.record_monitor.writes:
+            yield "S13", f"{len(entries)} audit entries for {world.record_monitor.writes} versions of the record"

@@ -9,10 +9,10 @@ from agent.core.rollout import commands
 from agent.core.rollout.decision import Decision
 from agent.runtime.fleet.housekeeping import GONE_S
 from tests.sim.fleet.coordinator import TIDY_S
-from tests.sim.fleet.faults import DEEDS, befall, heal
+from tests.sim.fleet.faults import DEEDS, heal, inject_fault
 from tests.sim.fleet.requests import image_of, strategy_of
 from tests.sim.fleet.rest import at_rest, leftovers, orphans, unsettled
-from tests.sim.fleet.visitors import crowd
+from tests.sim.fleet.visitors import all_kinds_of_visitors
 from tests.sim.fleet.world import FleetBug, FleetWorld
 
 PHASES = (*Phase,)
@@ -107,21 +107,21 @@ def run_seed(seed: int, setting: Setting | None = None) -> Outcome:
 
 
 def _boot(world: FleetWorld, script: Script) -> None:
-    world.skew_s = world.rng.choice((0.0, 0.0, 2.0, 10.0))
+    world.clock_skew_s = world.rng.choice((0.0, 0.0, 2.0, 10.0))
     for number in range(script.hosts):
         world.add_node(f"web-{number + 1}")
     for number in range(script.coordinators):
         shared = world.rng.random() < 0.3
         link = world.rng.choice(tuple(world.nodes.values())).link if shared else None
-        world.add_coordinator(str(number + 1), link, world.rng.uniform(-world.skew_s, world.skew_s))
-    world.tours.skew_s = world.skew_s
+        world.add_coordinator(str(number + 1), link, world.rng.uniform(-world.clock_skew_s, world.clock_skew_s))
+    world.visit_checks.clock_skew_s = world.clock_skew_s
     if not script.is_first_deploy:
         world.operator("founder").put(active="app:a")
     for node in world.nodes.values():
         world.clock.after(world.rng.uniform(0, 2), node.boot)
     world.clock.run(40.0, stop=lambda: all(node.says_ready for node in world.nodes.values()))
     world.clock.run(world.clock.now + 3.0)
-    world.traffic.begin(crowd(world.traffic.rng, 6 + min(14, script.hosts // 2)))
+    world.traffic.begin(all_kinds_of_visitors(world.traffic.rng, 6 + min(14, script.hosts // 2)))
 
 
 def _ended(world: FleetWorld, stops_at: str = "") -> Callable[[], bool]:
@@ -130,7 +130,7 @@ def _ended(world: FleetWorld, stops_at: str = "") -> Callable[[], bool]:
     def ended() -> bool:
         if stops_at in world.breaches:
             return True
-        return not world.ledger.in_progress and world.clock.now - began > 12.0
+        return not world.record_monitor.in_progress and world.clock.now - began > 12.0
 
     return ended
 
@@ -138,7 +138,7 @@ def _ended(world: FleetWorld, stops_at: str = "") -> Callable[[], bool]:
 def _plan_faults(world: FleetWorld, script: Script, setting: Setting) -> None:
     if script.is_churning:
         for number in range(JOINS):
-            world.clock.after(8.0 * number, lambda: befall(world, "join"))
+            world.clock.after(8.0 * number, lambda: inject_fault(world, "join"))
     if setting.faults is not None:
         for phase, name in setting.faults:
             _at_phase(world, phase, world.rng.uniform(0.3, 3.0), name)
@@ -147,7 +147,7 @@ def _plan_faults(world: FleetWorld, script: Script, setting: Setting) -> None:
         name = world.rng.choice(tuple(DEEDS))
         delay_s = world.rng.choice((0.01, 0.05, 0.3, 1.0, 3.0, 8.0)) * world.rng.uniform(0.5, 1.5)
         if world.rng.random() < 0.4:
-            world.clock.after(world.rng.uniform(0, 110), lambda name=name: befall(world, name))  # type: ignore[misc]
+            world.clock.after(world.rng.uniform(0, 110), lambda name=name: inject_fault(world, name))  # type: ignore[misc]
         else:
             _at_phase(world, world.rng.choice(PHASES[:10]), delay_s, name)
 
@@ -159,7 +159,7 @@ def _at_phase(world: FleetWorld, phase: Phase, delay_s: float, name: str) -> Non
     def entered(record: Decision) -> None:
         if armed and record.phase is phase:
             armed.clear()
-            world.clock.after(delay_s, lambda: befall(world, name))
+            world.clock.after(delay_s, lambda: inject_fault(world, name))
 
     world.on_phase.append(entered)
 
@@ -170,7 +170,7 @@ def _promote(world: FleetWorld, record: Decision) -> None:
     )
     if waits and not record.flags.promoted and world.rng.random() < 0.8:
         operator = world.operator("promoter")
-        world.clock.after(world.rng.uniform(1, 12), lambda: operator.give("promote", commands.promote))
+        world.clock.after(world.rng.uniform(1, 12), lambda: operator.submit("promote", commands.promote))
 
 
 def finish(world: FleetWorld) -> None:
@@ -187,7 +187,7 @@ def finish(world: FleetWorld) -> None:
         world.clock.run(world.clock.now + 10.0)
     for name, what in (*unsettled(world), *orphans(world)):
         world.breach(name, what)
-    if world.seed % TIDY_EVERY == 0 and world.ledger.current is not None and not world.breaches:
+    if world.seed % TIDY_EVERY == 0 and world.record_monitor.current is not None and not world.breaches:
         world.clock.run(world.clock.now + GONE_S + 3 * TIDY_S)
         for name, what in leftovers(world):
             world.breach(name, what)
@@ -197,16 +197,16 @@ def outcome_of(world: FleetWorld) -> Outcome:
     """End a world, and add up what it came to."""
     world.close()
     ends: dict[str, int] = {}
-    for rollout in world.ledger.rollouts.values():
+    for rollout in world.record_monitor.rollouts.values():
         end = "cut off by a restore" if rollout.is_forked else str(rollout.record.phase)
         ends[end] = ends.get(end, 0) + 1
     return Outcome(
         seed=world.seed,
-        rollouts=len(world.ledger.rollouts),
+        rollouts=len(world.record_monitor.rollouts),
         faults=world.faults,
         breaches={name: list(found) for name, found in world.breaches.items() if found},
         asked=world.traffic.asked,
         failed=world.traffic.failed,
-        moved=dict(world.tours.moved),
+        moved=dict(world.visit_checks.moved),
         ends=ends,
     )

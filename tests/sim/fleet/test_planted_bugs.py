@@ -50,10 +50,10 @@ PLANTED: list[tuple[str, FleetBug, Setting]] = [
         Setting(images=GOOD, faults=((Phase.STAGING, "other_deploy"),)),
     ),
     ("S6", FleetBug(coordinator=CoordinatorBug(is_fenced=False)), Setting(images=GOOD, faults=STALLED)),
-    ("S6", on_hosts(Bug(judge=bugs.follow_anything)), Setting(images=GOOD, faults=RESTORED)),
+    ("S6", on_hosts(Bug(validate=bugs.follow_anything)), Setting(images=GOOD, faults=RESTORED)),
     ("S7", on_hosts(Bug(plan=run_into_a_taken_slot)), Setting(images=GOOD, faults=())),
     ("S8", on_hosts(Bug(plan=stop_what_drains)), Setting(images=GOOD, faults=())),
-    ("S9", on_hosts(Bug(judge=bugs.serving_what_is_staged)), Setting(images=GOOD, faults=())),
+    ("S9", on_hosts(Bug(validate=bugs.serving_what_is_staged)), Setting(images=GOOD, faults=())),
     ("S10", coordinating(bugs.entering(Phase.ROLLING_BACK, Phase.SWITCHING)), Setting(images=GOOD, faults=ROLL_BACK)),
     ("S11", coordinating(bugs.ignoring_pauses), Setting(images=GOOD, faults=((Phase.STAGING, "pause"),))),
     ("S12", on_hosts(seeing(good_at_once)), Setting(images=("app:n-never",), faults=())),
@@ -72,7 +72,7 @@ PLANTED: list[tuple[str, FleetBug, Setting]] = [
     ("L1", coordinating(bugs.never_late), Setting(images=("app:r-away",), faults=())),
     (
         "L2",
-        FleetBug(node=Bug(judge=bugs.deaf_victim), coordinator=CoordinatorBug(sees=bugs.without_victim)),
+        FleetBug(node=Bug(validate=bugs.deaf_victim), coordinator=CoordinatorBug(sees=bugs.without_victim)),
         Setting(images=GOOD, faults=()),
     ),
     (

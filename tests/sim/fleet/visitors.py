@@ -90,18 +90,18 @@ class Traffic:
             return
         node.sync()
         held = visitor.pin if now - visitor.stamped < self.visit_idle_s else None
-        tenant = reach(node, held)
-        if tenant is None:
+        occupant = reach(node, held)
+        if occupant is None:
             self.failed += 1
             return
         is_long = visitor.long_every and visitor.asked % visitor.long_every == 0
         ends = now + (self.rng.uniform(2.0, 9.0) if is_long else SHORT_S)
         process = node.proxy.process
-        self.visit(visitor, node, tenant, ends)
-        node.proxy.requests.append(Request(process, tenant.slot, tenant.id, ends))
-        process.servers[tenant.slot].last_request = now
-        visitor.pin = None if visitor.forgets else process.pins.get(tenant.slot)
-        visitor.stamped, visitor.last = now, Last(tenant, node.name, now)
+        self.visit(visitor, node, occupant, ends)
+        node.proxy.requests.append(Request(process, occupant.slot, occupant.id, ends))
+        process.servers[occupant.slot].last_request = now
+        visitor.pin = None if visitor.forgets else process.pins.get(occupant.slot)
+        visitor.stamped, visitor.last = now, Last(occupant, node.name, now)
 
     def _choose(self) -> Node | None:
         """Choose any host that says ready: a few draws, then all of them."""
@@ -123,7 +123,7 @@ def reach(node: Node, pin: Pin | None) -> Container | None:
     return None if slot is None else node.docker.in_slot(slot)
 
 
-def crowd(rng: random.Random, count: int) -> tuple[Visitor, ...]:
+def all_kinds_of_visitors(rng: random.Random, count: int) -> tuple[Visitor, ...]:
     """Return visitors of all kinds: one without a jar, the others quick and slow."""
     kinds = [
         Visitor(f"v{number}", rng.choice((0.7, 1.5, 4.0, 9.0)), rng.choice((0, 5, 11)), rng.choice((0, 0, 9, 17)))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from agent.core.model import keys
-from agent.core.model.app import App, Knobs
+from agent.core.model.app import App, DeployTimings
 from agent.core.model.names import NodeName
 from agent.core.model.record import Phase
 from agent.core.model.states import AdminState
@@ -19,15 +19,15 @@ from tests.sim.fleet.coordinator import CoordinatorBug, SimCoordinator
 from tests.sim.fleet.link import Link
 from tests.sim.fleet.node import FOREVER, Node
 from tests.sim.fleet.operators import CommandBug, Operator
-from tests.sim.fleet.record_monitor import LOCK, RECORD, Ledger, Rollout
+from tests.sim.fleet.record_monitor import LOCK, RECORD, RecordMonitor, Rollout
 from tests.sim.fleet.surroundings import Surroundings
-from tests.sim.fleet.visit_checks import Tours
+from tests.sim.fleet.visit_checks import VisitChecks
 from tests.sim.fleet.visitors import Traffic
 from tests.sim.fleet.watching import APP, Snapshots
 from tests.sim.host.agent_model import Bug
 from tests.sim.host.docker_model import behaviour_of, digest_of
 
-KNOBS = Knobs(
+KNOBS = DeployTimings(
     healthy_deadline=20.0,
     min_healthy_time=1.5,
     bake_time=8.0,
@@ -63,15 +63,15 @@ class FleetWorld:
     coordinators: list[SimCoordinator] = field(default_factory=list)
     breaches: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     faults: int = 0
-    skew_s: float = 0.0
+    clock_skew_s: float = 0.0
     churn: int = 0
     """Hosts that came, went or rebooted."""
     on_phase: list[Callable[[Decision], None]] = field(default_factory=list)
     rng: random.Random = field(init=False)
     consul: SimConsul = field(init=False)
     snapshots: Snapshots = field(init=False)
-    ledger: Ledger = field(init=False)
-    tours: Tours = field(init=False)
+    record_monitor: RecordMonitor = field(init=False)
+    visit_checks: VisitChecks = field(init=False)
     traffic: Traffic = field(init=False)
     needs_adoption: bool = False
     is_healed: bool = False
@@ -87,10 +87,14 @@ class FleetWorld:
         self.rng = random.Random(self.seed)
         self.consul = SimConsul(self.clock)
         self.snapshots = Snapshots(self.consul)
-        self.ledger = Ledger(self.breach, self._may_write, self._may_commit, self._may_retire, self._entered)
-        self.tours = Tours(self.breach, self.ledger, KNOBS.visit_idle, lambda: self.clock.now, self._is_counted)
+        self.record_monitor = RecordMonitor(
+            self.breach, self._may_write, self._may_commit, self._may_retire, self._entered
+        )
+        self.visit_checks = VisitChecks(
+            self.breach, self.record_monitor, KNOBS.visit_idle, lambda: self.clock.now, self._is_counted
+        )
         self.traffic = Traffic(
-            self.clock, random.Random(self.seed + 1), KNOBS.visit_idle, self._hosts, self.tours.visit
+            self.clock, random.Random(self.seed + 1), KNOBS.visit_idle, self._hosts, self.visit_checks.visit
         )
         self.consul.on_commit.append(self._committed)
         self.consul.on_restore.append(self._restored)
@@ -108,14 +112,14 @@ class FleetWorld:
             self.app,
             self.bug.node,
             random.Random(self.rng.random()),
-            took=self.tours.took,
+            took=self.visit_checks.took,
             ticked=self._ticked,
         )
         node = Node(NodeName(name), surroundings, self.link(), machine=self.rng.randrange(10**6))
         self.nodes[node.name] = node
         return node
 
-    def add_coordinator(self, name: str, link: Link | None = None, skew_s: float = 0.0) -> SimCoordinator:
+    def add_coordinator(self, name: str, link: Link | None = None, clock_skew_s: float = 0.0) -> SimCoordinator:
         """Put up a candidate."""
         candidate = SimCoordinator(
             f"coordinator-{name}",
@@ -124,7 +128,7 @@ class FleetWorld:
             random.Random(self.rng.random()),
             self.resolve,
             self.bug.coordinator,
-            skew_s,
+            clock_skew_s,
         )
         self.coordinators.append(candidate)
         candidate.start()
@@ -178,7 +182,7 @@ class FleetWorld:
         self.breaches[name].append(f"{self.clock.now:.2f}s: {what}")
 
     def _committed(self, commit: Commit) -> None:
-        self.ledger.commit(commit)
+        self.record_monitor.commit(commit)
 
     def _entered(self, record: Decision) -> None:
         self._leaderless_at.setdefault(record.generation, self.leaderless_s)
@@ -189,24 +193,24 @@ class FleetWorld:
 
     def _restored(self) -> None:
         entry = self.consul.get(RECORD)
-        self.ledger.restored(entry.value.decode() if entry else None, self.clock.now)
+        self.record_monitor.restored(entry.value.decode() if entry else None, self.clock.now)
         self.needs_adoption = True
 
     def _ticked(self, node: Node) -> None:
-        self.tours.served(node)
+        self.visit_checks.served(node)
         for name, found in node.monitor.breaches.items():
             for what in found:
                 self.breach(name, f"{node.name}: {what}")
         node.monitor.breaches.clear()
         node.unfit.update(key.partition("#")[0] for key in node.agent.memory.failures)
-        plan, record = node.agent.plan, self.ledger.current
+        plan, record = node.agent.plan, self.record_monitor.current
         if plan is not None and self.traces and plan.actions:
             self.note(f"{node.name}: " + "; ".join(str(action) for action in plan.actions))
         if record is not None and record.phase in (Phase.STAGING, Phase.READY):
             self._note_staged(node, record)
 
     def _may_retire(self, record: Decision, known: Rollout) -> str:
-        return self.tours.in_use(record, known)
+        return self.visit_checks.in_use(record, known)
 
     def _is_counted(self, name: str) -> bool:
         node = self.nodes[NodeName(name)]
@@ -217,11 +221,17 @@ class FleetWorld:
         """Note what is truly staged on a host, by what HAProxy and Docker hold."""
         assert record.target is not None
         process = node.proxy.process
-        for tenant in node.docker.containers.values():
-            srv = process.servers[tenant.slot]
-            fit = tenant.is_running and srv.admin is AdminState.DRAIN and srv.status == "DRAIN" and srv.check == "L7OK"
-            if tenant.release == record.target.release and fit and process.pins.get(tenant.slot) == record.target.pin:
-                node.staged[record.generation] = tenant.digest
+        for occupant in node.docker.containers.values():
+            srv = process.servers[occupant.slot]
+            fit = (
+                occupant.is_running and srv.admin is AdminState.DRAIN and srv.status == "DRAIN" and srv.check == "L7OK"
+            )
+            if (
+                occupant.release == record.target.release
+                and fit
+                and process.pins.get(occupant.slot) == record.target.pin
+            ):
+                node.staged[record.generation] = occupant.digest
 
     def _may_write(self, by: str, epoch: int) -> str:
         entry = self.consul.get(LOCK)
@@ -259,7 +269,7 @@ class FleetWorld:
         elif self.clock.now - self.leaderless_since > TAKEOVER_S:
             self.breach("L4", f"nobody leads since {self.leaderless_since:.1f}s though somebody could")
             self.leaderless_since = FOREVER
-        for rollout in self.ledger.rollouts.values():
+        for rollout in self.record_monitor.rollouts.values():
             self._is_in_time(rollout)
 
     def _is_able(self, candidate: SimCoordinator) -> bool:
@@ -277,7 +287,7 @@ class FleetWorld:
         paused = rollout.paused_s
         paused += self.clock.now - rollout.paused_since if rollout.paused_since is not None else 0.0
         lost = self.leaderless_s - self._leaderless_at.get(rollout.generation, 0.0)
-        bound = rollout.record.strategy.longest_s() + paused + lost + 4 * self.skew_s + SLACK_S
+        bound = rollout.record.strategy.longest_s() + paused + lost + 4 * self.clock_skew_s + SLACK_S
         if self.clock.now - rollout.begun_at > bound:
             self._late.add(rollout.generation)
             what = (

@@ -9,8 +9,8 @@ from agent.core.host.actions import (
     Pull,
     Run,
     SaveState,
-    SetGate,
     SetPins,
+    SetReadinessGate,
     SetState,
     ShutdownSessions,
     Start,
@@ -19,11 +19,11 @@ from agent.core.host.actions import (
 )
 from agent.core.host.decide import decide
 from agent.core.host.desired import Desired
-from agent.core.host.memory import Baseline, Memory
+from agent.core.host.memory import LastApplied, Memory
 from agent.core.host.observed import Container, Health, Observed, Unavailable
 from agent.core.host.plan import Plan
-from agent.core.host.plan_builder import Situation
-from agent.core.host.validate import BootState, Judged, judge
+from agent.core.host.plan_builder import DecisionInput
+from agent.core.host.validate import BootState, Validated, validate
 from agent.core.model.keys import Outcome
 from agent.core.model.names import ContainerId, NodeName
 from agent.core.model.states import AdminState
@@ -41,9 +41,9 @@ class BrokenOffError(Exception):
 class Bug:
     """A bug planted into the agent or into what it sees, to prove that a check can fail."""
 
-    plan: Callable[[Plan, Situation], Plan] = lambda plan, _: plan
+    plan: Callable[[Plan, DecisionInput], Plan] = lambda plan, _: plan
     seen: Callable[[Observed], Observed] = lambda observed: observed
-    judge: Callable[[Outcome, Baseline, NodeName, BootState], Judged] = judge
+    validate: Callable[[Outcome, LastApplied, NodeName, BootState], Validated] = validate
 
 
 @dataclass(slots=True)
@@ -73,15 +73,15 @@ class Agent:
         boot = BootState(
             running, self.confirmed, world.now - self.began, boot_wait_s=world.boot_wait_s, now_wall=world.now
         )
-        before = self.memory.baseline
-        judged = self.bug.judge(outcome, before, world.node, boot)
-        world.monitor.judged(before, judged.baseline)
+        before = self.memory.last_applied
+        validated = self.bug.validate(outcome, before, world.node, boot)
+        world.monitor.validated(before, validated.last_applied)
         self.confirmed = self.confirmed or not world.consul.away
-        self.desired = judged.desired
+        self.desired = validated.desired
         observed = self.bug.seen(self._observe())
-        memory = self.memory.but(baseline=judged.baseline, leaving=world.leaving)
-        situation = Situation(world.app, observed, judged.desired, memory, world.now)
-        plan = self.bug.plan(decide(situation), situation)
+        memory = self.memory.replace(last_applied=validated.last_applied, leaving=world.leaving)
+        decision_input = DecisionInput(world.app, observed, validated.desired, memory, world.now)
+        plan = self.bug.plan(decide(decision_input), decision_input)
         world.monitor.before_plan(plan)
         self.look_at, self.plan = plan.look_again_at, plan
         self.ticks_with_actions += bool(plan.actions)
@@ -92,7 +92,7 @@ class Agent:
                 self.restart()
             return
         self.memory = self.journal = plan.memory
-        world.ticked(observed, judged, plan)
+        world.ticked(observed, validated, plan)
 
     def _observe(self) -> Observed:
         world = self.world
@@ -156,8 +156,8 @@ class Agent:
             case Switch():
                 yield from self._switch(action, process)
             case ShutdownSessions(slot):
-                yield lambda: world.cut(slot)
-            case SetGate(gate):
+                yield lambda: world.close_sessions(slot)
+            case SetReadinessGate(gate):
                 yield lambda: setattr(proxy, "saved_gate", gate)
                 yield lambda: setattr(process, "gate", gate)
             case SaveState():

@@ -111,16 +111,16 @@ class DockerModel:
 
     def _create(self, run: Run) -> None:
         self.born += 1
-        release = release_id(run.digest, run.want.spec or RunSpec())
+        release = release_id(run.digest, run.release.spec or RunSpec())
         container = Container(
             id=ContainerId(f"{self.born:064x}"),
             slot=run.slot,
-            reference=run.want.reference,
+            reference=run.release.reference,
             digest=run.digest,
             release=release,
-            pin=run.want.pin or pin_of(release, run.want.generation),
-            generation=run.want.generation,
-            tenancy=run.tenancy,
+            pin=run.release.pin or pin_of(release, run.release.generation),
+            generation=run.release.generation,
+            occupancy=run.occupancy,
             state=ContainerState.CREATED,
         )
         self.containers[container.id] = container
@@ -151,11 +151,11 @@ class DockerModel:
         match work.action:
             case Pull(reference):
                 self._end_pull(reference)
-            case Run(slot, want):
+            case Run(slot, release):
                 created = next((c for c in self.containers.values() if c.slot is slot and self._is_new(c)), None)
                 if created is not None:
                     self._set_running(created)
-                self.results.append(JobResult(JobKind.RUN, slot, want.key))
+                self.results.append(JobResult(JobKind.RUN, slot, release.key))
             case Start(slot, container):
                 if container in self.containers:
                     self._set_running(self.containers[container])

@@ -3,7 +3,7 @@
 from agent.core.host.actions import Action
 from agent.core.host.plan import Plan
 from agent.core.model.names import SlotName
-from agent.core.model.states import AdminState, Gate, SlotPhase
+from agent.core.model.states import AdminState, ReadinessGate, SlotPhase
 from tests.sim.host import operator_model as host
 from tests.sim.host.agent_model import Bug
 from tests.sim.host.world import World
@@ -68,7 +68,7 @@ def admin(world: World, slot: SlotName) -> AdminState:
     return world.proxy.process.servers[slot].admin
 
 
-def gate(world: World) -> Gate:
+def gate(world: World) -> ReadinessGate:
     return world.proxy.process.gate
 
 

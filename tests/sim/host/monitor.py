@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from agent.core.host.actions import Action, JobAction, Run, SetPins, Start, Stop, Switch
-from agent.core.host.desired import Want
-from agent.core.host.memory import Baseline, Failure
+from agent.core.host.desired import DesiredRelease
+from agent.core.host.memory import Failure, LastApplied
 from agent.core.host.observed import Container, ContainerState, Unavailable
 from agent.core.host.plan import Plan
 from agent.core.model.names import ContainerId, SlotName
@@ -61,7 +61,7 @@ class Monitor:
             if isinstance(action, Run | Start | Stop) or (isinstance(action, SetPins) and len(action.pins) < held):
                 self.breach("S12", f"Docker is away, taken for empty: {action}")
 
-    def judged(self, before: Baseline, after: Baseline) -> None:
+    def validated(self, before: LastApplied, after: LastApplied) -> None:
         """Check that a record is never followed to a lower (generation, seq)."""
         if before.rollout is None:
             return
@@ -82,44 +82,44 @@ class Monitor:
             if lonely:
                 self.breach("S1", f"took {lonely} out of traffic, the last: {action}")
         for slot in SlotName:
-            tenant = world.docker.in_slot(slot)
-            if tenant is None:
+            occupant = world.docker.in_slot(slot)
+            if occupant is None:
                 continue
             admin = world.proxy.process.servers[slot].admin
             if admin is AdminState.MAINT:
-                self.went_maint.setdefault(tenant.id, world.now)
+                self.went_maint.setdefault(occupant.id, world.now)
             else:
-                self.went_maint.pop(tenant.id, None)
+                self.went_maint.pop(occupant.id, None)
             if after[slot] and not before[slot]:
-                self._now_taking(action, tenant)
+                self._now_taking(action, occupant)
             if admin is AdminState.READY:
-                self.left_ready.pop(tenant.id, None)
+                self.left_ready.pop(occupant.id, None)
             else:
-                self.left_ready.setdefault(tenant.id, world.now)
-            if before[slot] and not after[slot] and tenant.reference != world.consul.get("active"):
-                self.activated.discard(tenant.reference)
+                self.left_ready.setdefault(occupant.id, world.now)
+            if before[slot] and not after[slot] and occupant.reference != world.consul.get("active"):
+                self.activated.discard(occupant.reference)
 
-    def _now_taking(self, action: Action, tenant: Container) -> None:
+    def _now_taking(self, action: Action, occupant: Container) -> None:
         if self.took is not None:
-            self.took(action, tenant)
+            self.took(action, occupant)
         restored = isinstance(action, Switch) and action.restore
         allowed = self.ever_activated if restored else self.activated
-        if tenant.reference not in allowed:
-            self.breach("S2", f"new visitors get {tenant.reference} before its activation: {action}")
+        if occupant.reference not in allowed:
+            self.breach("S2", f"new visitors get {occupant.reference} before its activation: {action}")
 
     def before_switch(self, action: Switch) -> None:
         """Check that what gets the new visitors was seen healthy long enough, and is known good in HAProxy."""
-        world, tenant = self.world, self.world.docker.in_slot(action.new)
-        if action.restore or tenant is None or tenant.id in self.visited:
+        world, occupant = self.world, self.world.docker.in_slot(action.new)
+        if action.restore or occupant is None or occupant.id in self.visited:
             return
         srv = world.proxy.process.servers[action.new]
         if srv.status != "DRAIN" or srv.check != "L7OK":
             self.breach("S12", f"{action} though HAProxy says {srv.status}, {srv.check}")
-        if behaviour_of(tenant.reference) in ("never", "exits"):
-            self.breach("S12", f"{action} though {tenant.reference} was never healthy")
+        if behaviour_of(occupant.reference) in ("never", "exits"):
+            self.breach("S12", f"{action} though {occupant.reference} was never healthy")
 
     def before_job(self, action: JobAction) -> None:
-        """Check the stop of a container and the arrival of a new tenant."""
+        """Check the stop of a container and the arrival of a new occupant."""
         world = self.world
         match action:
             case Run(slot):
@@ -128,46 +128,46 @@ class Monitor:
                 if world.docker.in_slot(slot) is not None:
                     self.breach("S8", f"the slot is taken: {action}")
             case Stop(slot, container):
-                tenant = world.docker.containers.get(container)
-                if tenant is not None and tenant.is_running:
-                    self._stop(action, slot, tenant)
+                occupant = world.docker.containers.get(container)
+                if occupant is not None and occupant.is_running:
+                    self._stop(action, slot, occupant)
             case _:
                 return
 
-    def _stop(self, action: Stop, slot: SlotName, tenant: Container) -> None:
+    def _stop(self, action: Stop, slot: SlotName, occupant: Container) -> None:
         world = self.world
         if world.proxy.process.servers[slot].admin is not AdminState.MAINT:
             self.breach("S8", f"its slot is not in maint: {action}")
         busy = world.proxy.open_on(slot) > 0 or bool(world.proxy.old)
-        patience = world.app.knobs.stop_grace_period if tenant.id in self.visited else 0.0
-        since = self.went_maint.get(tenant.id, world.now)
-        if busy and world.now - since < patience - 0.01 and not self._is_excused(tenant):
+        timeout_s = world.app.knobs.stop_grace_period if occupant.id in self.visited else 0.0
+        since = self.went_maint.get(occupant.id, world.now)
+        if busy and world.now - since < timeout_s - 0.01 and not self._is_excused(occupant):
             self.breach("S8", f"neither empty nor past its deadline: {action}")
         serve = world.agent.desired.serve if world.agent.desired else None
         # One that began to leave before anybody saw it goes on leaving: its release comes back in a new container.
-        wanted = tenant.id in self.visited and isinstance(serve, Want) and serve.is_met_by(tenant)
-        if wanted and isinstance(serve, Want) and serve.key not in self._failures():
+        wanted = occupant.id in self.visited and isinstance(serve, DesiredRelease) and serve.is_met_by(occupant)
+        if wanted and isinstance(serve, DesiredRelease) and serve.key not in self._failures():
             self.breach("S8", f"desired state wants it to serve: {action}")
 
     def _failures(self) -> dict[str, Failure]:
         plan = self.world.agent.plan
         return plan.memory.failures if plan is not None else {}
 
-    def _is_excused(self, tenant: Container) -> bool:
-        return tenant.id in self.excused or tenant.state is ContainerState.DEAD
+    def _is_excused(self, occupant: Container) -> bool:
+        return occupant.id in self.excused or occupant.state is ContainerState.DEAD
 
-    def visit(self, visitor: "Visitor", tenant: Container) -> None:
+    def visit(self, visitor: "Visitor", occupant: Container) -> None:
         """Check one answered request: who got what."""
         world, now = self.world, self.world.now
-        self.visited.add(tenant.id)
-        if tenant.reference not in self.ever_activated:
-            self.breach("S9", f"a visitor got {tenant.reference}, which was never activated")
+        self.visited.add(occupant.id)
+        if occupant.reference not in self.ever_activated:
+            self.breach("S9", f"a visitor got {occupant.reference}, which was never activated")
         held = visitor.holds(now, world.app.knobs.visit_idle)
         if held is None:
-            if visitor.process is world.proxy.process and tenant.reference not in self.ever_activated:
-                self.breach("S2", f"a new visitor got {tenant.reference}")
-        elif held.id != tenant.id and not self._may_move(held, tenant):
-            self.breach("S14", f"a visitor was moved from {held.reference} in {held.slot} to {tenant.reference}")
+            if visitor.process is world.proxy.process and occupant.reference not in self.ever_activated:
+                self.breach("S2", f"a new visitor got {occupant.reference}")
+        elif held.id != occupant.id and not self._may_move(held, occupant):
+            self.breach("S14", f"a visitor was moved from {held.reference} in {held.slot} to {occupant.reference}")
 
     def _may_move(self, held: Container, to: Container) -> bool:
         world = self.world
@@ -178,7 +178,7 @@ class Monitor:
         back = record.target if record is not None and record.phase in BACKWARD else None
         if back is not None and held.release == back.release:
             return True
-        if to.tenancy < held.tenancy and not forward:
+        if to.occupancy < held.occupancy and not forward:
             return True
         left = self.left_ready.get(held.id)
         return left is not None and world.now - left >= world.app.knobs.drain_timeout - 0.2

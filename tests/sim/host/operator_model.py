@@ -1,6 +1,6 @@
-"""What befalls a simulated host: operators, a coordinator's record, and faults; and its way back to rest."""
+"""What happens to a simulated host: operators, a coordinator's record, and faults; and its way back to rest."""
 
-from agent.core.host.desired import Want
+from agent.core.host.desired import DesiredRelease
 from agent.core.model.names import SlotName
 from agent.core.model.record import Phase, RecordedRelease, RolloutRecord, read_record
 from agent.core.model.spec import RunSpec
@@ -114,7 +114,7 @@ def restore(world: World) -> None:
 
 def adopt(world: World) -> None:
     """Do what `tidegate adopt` does: a terminal record of a higher generation accepts what the keys say now."""
-    seen = world.agent.memory.baseline.rollout
+    seen = world.agent.memory.last_applied.rollout
     generations = [read_record(seen.value).generation] if seen else []
     generations += [world.consul.record.generation] if world.consul.record else []
     active = world.consul.get("active")
@@ -158,18 +158,18 @@ def _excuse_unsaved(world: World) -> None:
 
 def die(world: World, slot: SlotName) -> None:
     """Let the process of the container in *slot* die."""
-    tenant = world.docker.in_slot(slot)
-    if tenant is not None:
-        world.monitor.excused.add(tenant.id)
-        world.docker.exit(tenant.id, 137)
+    occupant = world.docker.in_slot(slot)
+    if occupant is not None:
+        world.monitor.excused.add(occupant.id)
+        world.docker.exit(occupant.id, 137)
 
 
 def remove(world: World, slot: SlotName) -> None:
     """Remove the container in *slot* by hand."""
-    tenant = world.tenant(slot)
-    if tenant is not None and not world.docker.works:
+    occupant = world.occupant(slot)
+    if occupant is not None and not world.docker.works:
         world.excuse_all()
-        del world.docker.containers[tenant.id]
+        del world.docker.containers[occupant.id]
 
 
 def heal(world: World) -> None:
@@ -185,8 +185,8 @@ def settle(world: World) -> bool:
     heal(world)
     if world.restored:
         adopt(world)
-    knobs = world.app.knobs
-    bound = 2 * (knobs.drain_timeout + knobs.stop_grace_period + knobs.healthy_deadline + knobs.visit_idle) + 90
+    timings = world.app.knobs
+    bound = 2 * (timings.drain_timeout + timings.stop_grace_period + timings.healthy_deadline + timings.visit_idle) + 90
     quiet_since = [world.now, world.agent.ticks_with_actions]
 
     def rests() -> bool:
@@ -202,7 +202,7 @@ def is_converged(world: World) -> str:
     """Say what is not as desired; empty when all is."""
     desired = world.agent.desired
     assert desired is not None
-    if not isinstance(desired.serve, Want):
+    if not isinstance(desired.serve, DesiredRelease):
         return ""
     wanted = [desired.serve.reference] + ([desired.hold.reference] if desired.hold else [])
     failed = {key.split("#")[0] for key in world.agent.memory.failures}

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from agent.core.host.observed import Observed
 from agent.core.host.plan import Plan
-from agent.core.host.validate import Judged
+from agent.core.host.validate import Validated
 from agent.core.model.app import App
 from agent.core.model.keys import Outcome
 from agent.core.model.names import NodeName, SlotName
@@ -70,8 +70,8 @@ class Place(Protocol):
     def agent(self) -> "Agent":
         """Its agent."""
 
-    def cut(self, slot: SlotName) -> None:
+    def close_sessions(self, slot: SlotName) -> None:
         """Do what `shutdown sessions` does."""
 
-    def ticked(self, observed: Observed, judged: Judged, plan: Plan) -> None:
+    def ticked(self, observed: Observed, validated: Validated, plan: Plan) -> None:
         """Take note of a tick whose plan was carried out."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from agent.core.host.observed import Proxy, Server, Unavailable, Worker
 from agent.core.model.names import ContainerId, Pin, SlotName
-from agent.core.model.states import AdminState, Gate
+from agent.core.model.states import AdminState, ReadinessGate
 
 CHECK_INTERVAL_S = 1.0
 FALL = 3
@@ -21,7 +21,7 @@ class Srv:
     proven: bool = False
     """Whether a check was good since it left maint (no "1/2" in its status)."""
     check: str = "INI"
-    strikes: int = 0
+    failed_checks: int = 0
     next_check: float = 0.0
     last_request: float | None = None
     lost: bool = False
@@ -47,22 +47,22 @@ class Srv:
     def set(self, admin: AdminState, now: float) -> None:
         """Do what `set server .. state` does."""
         if self.admin is AdminState.MAINT and admin is not AdminState.MAINT:
-            self.up, self.proven, self.strikes = True, False, 0
+            self.up, self.proven, self.failed_checks = True, False, 0
             self.next_check = now + 0.7 * CHECK_INTERVAL_S
         self.admin, self.lost = admin, False
 
     def health_up(self) -> None:
         """Do what `set server .. health up` does."""
-        self.up, self.proven, self.strikes = True, True, 0
+        self.up, self.proven, self.failed_checks = True, True, 0
 
     def run_check(self, now: float, *, good: bool) -> None:
         """Fold in one health check: rise 1, fall 3, and one strike while at "1/2"."""
         self.next_check = now + CHECK_INTERVAL_S
         if good:
-            self.up, self.proven, self.strikes, self.check = True, True, 0, "L7OK"
+            self.up, self.proven, self.failed_checks, self.check = True, True, 0, "L7OK"
             return
-        self.strikes, self.check = self.strikes + 1, "L4CON"
-        if not self.proven or self.strikes >= FALL:
+        self.failed_checks, self.check = self.failed_checks + 1, "L4CON"
+        if not self.proven or self.failed_checks >= FALL:
             self.up = False
 
 
@@ -84,7 +84,7 @@ class Process:
     started: float
     servers: dict[SlotName, Srv]
     pins: dict[SlotName, Pin]
-    gate: Gate = Gate.OPEN
+    gate: ReadinessGate = ReadinessGate.OPEN
     retired_at: float | None = None
     clients: int = 0
     """Keep-alive clients an old worker still has."""
@@ -104,7 +104,7 @@ class ProxyModel:
     master_answers: bool = True
     saved_states: dict[SlotName, Srv] | None = None
     saved_pins: dict[SlotName, Pin] = field(default_factory=dict)
-    saved_gate: Gate = Gate.OPEN
+    saved_gate: ReadinessGate = ReadinessGate.OPEN
     process: Process = field(default_factory=lambda: Process(1, 0.0, _fresh(), {}))
     old: list[Process] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Random schedules of what befalls a simulated host, and the run of one."""
+"""Random schedules of what happens to a simulated host, and the run of one."""
 
 from collections.abc import Callable
 
@@ -50,7 +50,7 @@ def run(schedule: Schedule, seed: int = 0, bug: Bug | None = None) -> World:
     host.activate(world, "app:a")
     world.run_for(5.0)
     for deed, wait_s in schedule:
-        befall(world, deed)
+        inject_fault(world, deed)
         end = world.now + wait_s
         while world.now < end:
             world.step()
@@ -58,7 +58,7 @@ def run(schedule: Schedule, seed: int = 0, bug: Bug | None = None) -> World:
     return world
 
 
-def befall(world: World, deed: Deed) -> None:
+def inject_fault(world: World, deed: Deed) -> None:
     """Let one thing happen."""
     name, what = deed
     DEEDS[name](world, what)

@@ -53,7 +53,7 @@ def test_s7_at_most_two_releases_run_each_alone_in_its_slot(schedule: Schedule, 
 @QUICK
 @given(SCHEDULES, SEEDS)
 def test_s8_a_container_is_stopped_only_when_empty_or_past_its_deadline(schedule: Schedule, seed: int) -> None:
-    """Its slot is in maint by then, nothing wants it, and a new tenant comes only when no old worker lives."""
+    """Its slot is in maint by then, nothing wants it, and a new occupant comes only when no old worker lives."""
     holds("S8", schedule, seed)
 
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 
 from agent.core.host.actions import Action, Run, SetPins, SetState, Stop, Switch
-from agent.core.host.memory import Baseline
+from agent.core.host.memory import LastApplied
 from agent.core.host.observed import Observed, Unavailable
 from agent.core.host.plan import Plan
-from agent.core.host.plan_builder import Situation
-from agent.core.host.validate import BootState, Judged, judge
+from agent.core.host.plan_builder import DecisionInput
+from agent.core.host.validate import BootState, Validated, validate
 from agent.core.model.keys import Outcome
 from agent.core.model.names import NodeName, SlotName
 from agent.core.model.states import AdminState
@@ -22,11 +22,11 @@ from tests.sim.host.world import World
 SWITCH: Schedule = [(("stage_and_activate", "app:b"), 30.0)]
 
 
-def each(change: Callable[[Action, Situation], tuple[Action, ...]]) -> Bug:
+def each(change: Callable[[Action, DecisionInput], tuple[Action, ...]]) -> Bug:
     """Return a bug that replaces each action of each plan."""
 
-    def planted(plan: Plan, situation: Situation) -> Plan:
-        return replace(plan, actions=tuple(new for old in plan.actions for new in change(old, situation)))
+    def planted(plan: Plan, decision_input: DecisionInput) -> Plan:
+        return replace(plan, actions=tuple(new for old in plan.actions for new in change(old, decision_input)))
 
     return Bug(plan=planted)
 
@@ -36,52 +36,52 @@ def seeing(change: Callable[[Observed], Observed]) -> Bug:
     return Bug(seen=change)
 
 
-def drain_before_ready(action: Action, situation: Situation) -> tuple[Action, ...]:
+def drain_before_ready(action: Action, decision_input: DecisionInput) -> tuple[Action, ...]:
     if isinstance(action, Switch):
         return SetState(action.old, action.old_to, "planted"), action
     return (action,)
 
 
-def switch_instead_of_staging(action: Action, situation: Situation) -> tuple[Action, ...]:
+def switch_instead_of_staging(action: Action, decision_input: DecisionInput) -> tuple[Action, ...]:
     if isinstance(action, SetState) and action.state is AdminState.DRAIN:
         return (Switch(action.slot, action.slot.other, AdminState.DRAIN),)
     return (action,)
 
 
-def maint_at_once(action: Action, situation: Situation) -> tuple[Action, ...]:
+def maint_at_once(action: Action, decision_input: DecisionInput) -> tuple[Action, ...]:
     return (replace(action, old_to=AdminState.MAINT),) if isinstance(action, Switch) else (action,)
 
 
-def forget_pins_at_the_switch(action: Action, situation: Situation) -> tuple[Action, ...]:
+def forget_pins_at_the_switch(action: Action, decision_input: DecisionInput) -> tuple[Action, ...]:
     if isinstance(action, Switch):
-        pin = situation.observed.proxy.pins[action.new]  # type: ignore[union-attr]
+        pin = decision_input.observed.proxy.pins[action.new]  # type: ignore[union-attr]
         return action, SetPins({action.new: pin})
     return (action,)
 
 
-def stop_what_drains(plan: Plan, situation: Situation) -> Plan:
+def stop_what_drains(plan: Plan, decision_input: DecisionInput) -> Plan:
     switch = next((action for action in plan.actions if isinstance(action, Switch)), None)
-    containers = situation.observed.containers
+    containers = decision_input.observed.containers
     if switch is None or isinstance(containers, Unavailable):
         return plan
     stops = tuple(Stop(c.slot, c.id, 0.0, "planted") for c in containers if c.slot is switch.old)
     return replace(plan, actions=plan.actions + stops)
 
 
-def run_into_a_taken_slot(plan: Plan, situation: Situation) -> Plan:
+def run_into_a_taken_slot(plan: Plan, decision_input: DecisionInput) -> Plan:
     runs = [action for action in plan.actions if isinstance(action, Run)]
-    if situation.observed.jobs:
+    if decision_input.observed.jobs:
         return replace(plan, actions=tuple(action for action in plan.actions if action not in runs))
     actions = tuple(replace(action, slot=SlotName.BLUE) if action in runs else action for action in plan.actions)
     return replace(plan, actions=actions)
 
 
-def never_stop(action: Action, situation: Situation) -> tuple[Action, ...]:
+def never_stop(action: Action, decision_input: DecisionInput) -> tuple[Action, ...]:
     return () if isinstance(action, Stop) else (action,)
 
 
-def never_switch(action: Action, situation: Situation) -> tuple[Action, ...]:
-    return () if isinstance(action, Switch) and situation.now > 6 else (action,)
+def never_switch(action: Action, decision_input: DecisionInput) -> tuple[Action, ...]:
+    return () if isinstance(action, Switch) and decision_input.now > 6 else (action,)
 
 
 def good_at_once(observed: Observed) -> Observed:
@@ -106,8 +106,8 @@ def no_old_workers(observed: Observed) -> Observed:
     return replace(observed, proxy=replace(observed.proxy, old_workers=0))
 
 
-def follow_anything(outcome: Outcome, baseline: Baseline, node: NodeName, boot: BootState) -> Judged:
-    return judge(outcome, Baseline(), node, boot)
+def follow_anything(outcome: Outcome, last_applied: LastApplied, node: NodeName, boot: BootState) -> Validated:
+    return validate(outcome, LastApplied(), node, boot)
 
 
 AWAY: Schedule = [(("docker", True), 3.0)]
@@ -126,7 +126,7 @@ BAD: Schedule = [(("stage", "app:b"), 6.0), (("withdraw", None), 3.0)]
     [
         ("S1", [(("activate", "app:b"), 8.0)], each(drain_before_ready)),
         ("S2", [(("stage", "app:b"), 6.0)], each(switch_instead_of_staging)),
-        ("S6", WENT_BACK, Bug(judge=follow_anything)),
+        ("S6", WENT_BACK, Bug(validate=follow_anything)),
         ("S7", [(("stage", "app:b"), 6.0)], Bug(plan=run_into_a_taken_slot)),
         ("S8", SWITCH, Bug(plan=stop_what_drains)),
         ("S8", OLD_WORKER, seeing(no_old_workers)),

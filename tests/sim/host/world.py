@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 
 from agent.core.host.observed import Container, Observed
 from agent.core.host.plan import Plan
-from agent.core.host.validate import Judged
-from agent.core.model.app import App, Knobs
+from agent.core.host.validate import Validated
+from agent.core.model.app import App, DeployTimings
 from agent.core.model.names import AppName, ContainerId, NodeName, Pin, SlotName
 from tests.sim.host.agent_model import Agent, Bug
 from tests.sim.host.consul_model import ConsulModel
@@ -16,7 +16,7 @@ from tests.sim.host.monitor import Monitor
 from tests.sim.host.proxy_model import Process, ProxyModel, Request
 
 STEP_S = 0.1
-KNOBS = Knobs(
+KNOBS = DeployTimings(
     healthy_deadline=10.0,
     min_healthy_time=1.0,
     bake_time=2.0,
@@ -125,14 +125,14 @@ class World:
         if slot is None:
             self.failed += 1
             return
-        tenant = self.docker.in_slot(slot)
-        assert tenant is not None
-        self.monitor.visit(visitor, tenant)
+        occupant = self.docker.in_slot(slot)
+        assert occupant is not None
+        self.monitor.visit(visitor, occupant)
         long = visitor.long_every and visitor.asked % visitor.long_every == 0
-        self.proxy.requests.append(Request(process, slot, tenant.id, self.now + (3.0 if long else 0.05)))
+        self.proxy.requests.append(Request(process, slot, occupant.id, self.now + (3.0 if long else 0.05)))
         process.servers[slot].last_request = self.now
         visitor.pin = None if visitor.forgets else process.pins.get(slot)
-        visitor.stamped, visitor.last = self.now, tenant
+        visitor.stamped, visitor.last = self.now, occupant
         if process is not self.proxy.process:
             process.clients -= 1
             visitor.process = None
@@ -144,15 +144,15 @@ class World:
             slot = next((s for s in SlotName if process.servers[s].takes_new and self.docker.in_slot(s)), None)
         return slot
 
-    def cut(self, slot: SlotName) -> None:
+    def close_sessions(self, slot: SlotName) -> None:
         """Do what `shutdown sessions` does."""
         process = self.proxy.process
         self.proxy.requests = [r for r in self.proxy.requests if not (r.process is process and r.slot is slot)]
 
-    def ticked(self, observed: Observed, judged: Judged, plan: Plan) -> None:
+    def ticked(self, observed: Observed, validated: Validated, plan: Plan) -> None:
         """Nobody reads this host's report."""
 
-    def tenant(self, slot: SlotName) -> Container | None:
+    def occupant(self, slot: SlotName) -> Container | None:
         """Return any container in *slot*."""
         return next((c for c in self.docker.containers.values() if c.slot is slot), None)
 

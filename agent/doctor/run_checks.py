@@ -8,7 +8,7 @@ from agent.doctor.host import check_disk, check_docker, check_subnet
 from agent.factories import make_consul, make_docker, make_proxy
 
 
-async def examine(settings: Settings) -> list[Finding]:
+async def run_checks(settings: Settings) -> list[Finding]:
     """Look at everything; each check has its deadline, none changes anything."""
     findings: list[Finding] = []
     async with make_consul(settings.consul) as consul:
