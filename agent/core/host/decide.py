@@ -35,18 +35,18 @@ remove_doubles         the removal of containers beside a slot's occupant
 Order is the invariant (S1): a slot leaves ``ready`` only in the one line that has made another one ready before.
 """
 
-from agent.core.host.cleanup import keep_pins, remove_doubles, tidy_empty_slots
 from agent.core.host.desired import Unchanged
 from agent.core.host.observed import Unavailable
-from agent.core.host.placing import cancel_unwanted_pulls
 from agent.core.host.plan import Plan, SlotView
 from agent.core.host.plan_builder import NOTHING, DecisionInput, Fragment, build_plan
-from agent.core.host.pruning import prune
-from agent.core.host.readiness import mark_ready, set_gate
-from agent.core.host.restoring import restore_slot_states
-from agent.core.host.retiring import retire
-from agent.core.host.rule_context import RuleContext
-from agent.core.host.serving import go_on_serving, hold, serve
+from agent.core.host.rules.cleanup import keep_pins, remove_doubles, tidy_empty_slots
+from agent.core.host.rules.context import RuleContext
+from agent.core.host.rules.placing import cancel_unwanted_pulls
+from agent.core.host.rules.pruning import prune
+from agent.core.host.rules.readiness import mark_ready, set_gate
+from agent.core.host.rules.restoring import restore_slot_states
+from agent.core.host.rules.retiring import retire
+from agent.core.host.rules.serving import go_on_serving, hold, serve
 from agent.core.host.slot_roles import slot_roles
 from agent.core.host.update_memory import freeze_timers, occupants_of, update_memory
 from agent.core.model.names import SlotName

@@ -24,7 +24,7 @@ A role never takes a slot that serves out of traffic: only the switch to another
 
 from agent.core.host.desired import Desired, DesiredRelease, HoldingPage
 from agent.core.host.observed import Container
-from agent.core.host.rule_context import RuleContext, SlotRole
+from agent.core.host.rules.context import RuleContext, SlotRole
 from agent.core.model.names import SlotName
 
 

@@ -8,7 +8,7 @@ from agent.provision.aws.parameter_store import ParameterStore
 from tests.infra.account import REGION, aws, credentials
 from tests.provision.aws.machines import Clock
 
-__all__ = ["aws", "credentials", "ssm", "parameter_store"]
+__all__ = ["aws", "credentials", "parameter_store", "ssm"]
 
 
 @pytest.fixture(scope="module")

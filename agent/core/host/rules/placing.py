@@ -8,7 +8,7 @@ from agent.core.host.memory import Failure
 from agent.core.host.observed import JobKind
 from agent.core.host.plan import SlotView
 from agent.core.host.plan_builder import BUSY_POLL_S, NOTHING, Fragment, merge
-from agent.core.host.rule_context import RuleContext
+from agent.core.host.rules.context import RuleContext
 from agent.core.host.update_memory import desired_releases
 from agent.core.model.durations import format_duration
 from agent.core.model.names import ImageReference, SlotName

@@ -1,13 +1,13 @@
 """Serve one release and hold another beside it: stage, switch, and restart what serves."""
 
 from agent.core.host.actions import SetState, Switch
-from agent.core.host.placing import acquire_slot
 from agent.core.host.plan import SlotView
 from agent.core.host.plan_builder import BUSY_POLL_S, NOTHING, Fragment, merge
-from agent.core.host.readiness import missing_release
-from agent.core.host.retiring import DRAIN_POLL_S, restart, track_idle_time
-from agent.core.host.rule_context import RuleContext, SlotRole
-from agent.core.host.staging import stage, why_not_staged
+from agent.core.host.rules.context import RuleContext, SlotRole
+from agent.core.host.rules.placing import acquire_slot
+from agent.core.host.rules.readiness import missing_release
+from agent.core.host.rules.retiring import DRAIN_POLL_S, restart, track_idle_time
+from agent.core.host.rules.staging import stage, why_not_staged
 from agent.core.model.names import SlotName
 from agent.core.model.states import AdminState, ReadinessGate, SlotPhase
 

@@ -5,7 +5,7 @@ from agent.core.host.memory import SlotChanges
 from agent.core.host.observed import Container, ContainerState, Server
 from agent.core.host.plan import SlotView
 from agent.core.host.plan_builder import BUSY_POLL_S, NOTHING, Fragment, merge
-from agent.core.host.rule_context import RuleContext, SlotRole
+from agent.core.host.rules.context import RuleContext, SlotRole
 from agent.core.model.durations import format_duration
 from agent.core.model.names import SlotName
 from agent.core.model.states import AdminState, SlotPhase

@@ -4,7 +4,7 @@ from agent.core.host.actions import SetState, Switch
 from agent.core.host.observed import Unavailable
 from agent.core.host.plan import SlotView
 from agent.core.host.plan_builder import BUSY_POLL_S, NOTHING, Fragment
-from agent.core.host.rule_context import RuleContext
+from agent.core.host.rules.context import RuleContext
 from agent.core.model.names import SlotName
 from agent.core.model.states import AdminState, SlotPhase
 

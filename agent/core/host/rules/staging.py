@@ -14,8 +14,8 @@ from agent.core.host.memory import Failure
 from agent.core.host.observed import Container, ContainerState, JobKind
 from agent.core.host.plan import ProbeOrder, SlotView
 from agent.core.host.plan_builder import BUSY_POLL_S, NOTHING, Fragment, merge
-from agent.core.host.retiring import drain, restart
-from agent.core.host.rule_context import RuleContext
+from agent.core.host.rules.context import RuleContext
+from agent.core.host.rules.retiring import drain, restart
 from agent.core.host.update_memory import with_failure
 from agent.core.model.durations import format_duration
 from agent.core.model.names import SlotName

@@ -3,7 +3,7 @@
 from agent.core.host.actions import Run, SetState, Start, Stop
 from agent.core.host.observed import Unavailable
 from agent.core.host.plan_builder import BUSY_POLL_S, NOTHING, Fragment
-from agent.core.host.rule_context import RuleContext, SlotRole
+from agent.core.host.rules.context import RuleContext, SlotRole
 from agent.core.host.update_memory import desired_releases
 from agent.core.model.names import Pin, SlotName
 from agent.core.model.states import AdminState

@@ -12,8 +12,8 @@ from agent.core.host.actions import SetReadinessGate
 from agent.core.host.desired import DesiredRelease, HoldingPage
 from agent.core.host.memory import Failure, SlotMemory
 from agent.core.host.plan_builder import NOTHING, Fragment, merge
-from agent.core.host.retiring import DRAIN_POLL_S
-from agent.core.host.rule_context import RuleContext
+from agent.core.host.rules.context import RuleContext
+from agent.core.host.rules.retiring import DRAIN_POLL_S
 from agent.core.model.names import SlotName
 from agent.core.model.states import ReadinessGate
 

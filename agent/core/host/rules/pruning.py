@@ -3,7 +3,7 @@
 from agent.core.host.actions import Prune
 from agent.core.host.memory import PulledImage
 from agent.core.host.plan_builder import NOTHING, Fragment
-from agent.core.host.rule_context import RuleContext
+from agent.core.host.rules.context import RuleContext
 
 
 def prune(context: RuleContext) -> Fragment:
