@@ -10,6 +10,7 @@ import json
 import logging
 import sys
 import time
+import traceback
 from collections import Counter
 
 import structlog
@@ -33,12 +34,23 @@ def main() -> int:
     began = time.monotonic()
     outcomes = []
     for seed in seeds:
-        outcome = run_seed(seed, Setting(hosts=arguments.hosts, traces=arguments.trace))
+        outcome = _outcome_of(seed, Setting(hosts=arguments.hosts, traces=arguments.trace))
         outcomes.append(outcome)
         for name, found in outcome.breaches.items():
-            print(f"seed {seed}: {name}: {found[0]}" + (f" (and {len(found) - 1} more)" if len(found) > 1 else ""))
+            print(
+                f"seed {seed}: {name}: {found[0]}" + (f" (and {len(found) - 1} more)" if len(found) > 1 else ""),
+                flush=True,
+            )
     print(json.dumps(summary_of(outcomes, time.monotonic() - began)))
     return 1 if any(outcome.breaches for outcome in outcomes) else 0
+
+
+def _outcome_of(seed: int, setting: Setting) -> Outcome:
+    """Run a seed; an error of the simulation itself is a breach like any other, so that the others still run."""
+    try:
+        return run_seed(seed, setting)
+    except Exception:  # noqa: BLE001 - whatever it is, it is told
+        return Outcome(seed, 0, 0, {"error": [traceback.format_exc()]}, 0, 0, {}, {})
 
 
 def summary_of(outcomes: list[Outcome], seconds: float) -> dict[str, object]:
@@ -48,8 +60,10 @@ def summary_of(outcomes: list[Outcome], seconds: float) -> dict[str, object]:
     for outcome in outcomes:
         ends.update(outcome.ends)
         moved.update(outcome.moved)
+    rollouts = sum(outcome.rollouts for outcome in outcomes)
     return {
-        "rollouts": sum(outcome.rollouts for outcome in outcomes),
+        "rollouts": rollouts,
+        "rollouts_per_minute": round(60 * rollouts / max(seconds, 0.001)),
         "faults": sum(outcome.faults for outcome in outcomes),
         "violations": sum(len(found) for outcome in outcomes for found in outcome.breaches.values()),
         "seconds": round(seconds, 1),

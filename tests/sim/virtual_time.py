@@ -39,7 +39,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._ready: deque[asyncio.Handle] = deque()
         self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
         self._order = count()
-        self._world = Context()
+        self.world = Context()
         self._is_ending = False
         self.processes: list[Process] = []
 
@@ -77,7 +77,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def at(self, when: float, callback: Callable[[], object]) -> None:
         """Let *callback* run at *when*, as part of the world and of no process."""
-        self.call_at(when, callback, context=self._world)
+        self.call_at(when, callback, context=self.world)
 
     def run_in_executor(  # type: ignore[override]
         self,

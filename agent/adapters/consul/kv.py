@@ -14,7 +14,7 @@ from typing import Self
 
 from pydantic import TypeAdapter
 
-from agent.adapters.consul.transport import DEADLINE_S, Request, TokenSource, Transport
+from agent.adapters.consul.transport import DEADLINE_S, Request, Sender, TokenSource, Transport
 from agent.adapters.consul.wire import WRITE_MAX_BYTES, Entry, Op, TxnResult, decode, encode_txn, read_index, read_txn
 from agent.core.model.errors import PermanentError
 from agent.core.model.keys import KeyValue, check_key
@@ -76,7 +76,7 @@ class ConsulClient:
         Raises:
             ValueError: *address* is not ``http://``, ``https://`` or ``unix:///path``.
         """
-        self.http = Transport(address, token or TokenSource(), tls)
+        self.http: Sender = Transport(address, token or TokenSource(), tls)
 
     async def __aenter__(self) -> Self:
         return self

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -112,6 +113,20 @@ class Reply:
     status: int
     headers: Mapping[str, str]
     body: bytes
+
+
+class Sender(Protocol):
+    """What a client needs of its connection to Consul; :class:`Transport` is it, the simulation has another."""
+
+    @property
+    def name(self) -> str:
+        """How messages call this Consul."""
+
+    async def send(self, request: Request) -> Reply:
+        """Send *request* once; errors as :meth:`Transport.send`."""
+
+    async def close(self) -> None:
+        """Close all connections. Idempotent."""
 
 
 class Transport:

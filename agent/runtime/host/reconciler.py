@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import structlog
@@ -30,6 +31,13 @@ from agent.runtime.wake import WakeSignal
 
 log = structlog.get_logger()
 RETRY_S, RETRY_MAX_S = 0.5, 15.0
+FIRST_READING_S = 1.0
+"""
+A starting agent first looks when Consul has said something, be it an error, or after this time.
+
+The journal may be of before the last step of the process before: one that died just after a switch would take it
+back, and make it again a moment later.
+"""
 SAY_AGAIN_S = 60.0
 CONFIRMED_EVERY_S = 600.0
 """The journal's 'confirmed' time moves this often at most: it would be written at each reading otherwise."""
@@ -75,6 +83,7 @@ class Reconciler:
     ticked_at: float = field(init=False)
     """By the clock's monotonic seconds: the end of the last tick."""
     _began: float = field(init=False)
+    _has_read: asyncio.Event = field(default_factory=asyncio.Event)
     _confirmed: bool = False
     _shown: str = ""
     _done: tuple[Action, ...] = ()
@@ -90,6 +99,7 @@ class Reconciler:
     def read(self, outcome: Outcome) -> None:
         """Take what the watcher read; the next tick acts on it."""
         self.outcome = outcome
+        self._has_read.set()
         self._confirmed = self._confirmed or isinstance(outcome, Known)
         self.wake.call("consul")
 
@@ -101,6 +111,9 @@ class Reconciler:
     async def run(self) -> None:
         """Tick for ever; a tick that breaks is logged and made again, after a growing pause."""
         backoff = Backoff(RETRY_S, RETRY_MAX_S)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_READING_S):
+                await self._has_read.wait()
         while True:
             try:
                 look_again_at = await self.tick()

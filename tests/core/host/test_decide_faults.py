@@ -5,7 +5,6 @@ from collections.abc import Callable
 import pytest
 
 from agent.core.host.actions import Action, Pull, Run, SetState, ShutdownSessions, Stop, Switch
-from agent.core.host.memory import Memory
 from agent.core.model.names import SlotName
 from agent.core.model.states import AdminState, ReadinessGate, SlotPhase
 from tests.sim.host import operator_model as host
@@ -26,7 +25,7 @@ def test_after_a_restart_of_haproxy_the_slots_are_put_back(
     before = {slot: admin(world, slot) for slot in SlotName}
     taken.clear()
     host.restart_proxy(world, keep=keep)
-    world.run_for(0.3)
+    world.run_for(1.3)  # it is asked once a second
     assert {slot: admin(world, slot) for slot in SlotName} == before
     if not keep:
         assert isinstance(taken[0], Switch)
@@ -37,7 +36,8 @@ def test_a_dead_container_is_not_put_back_into_traffic_after_a_restart_of_haprox
     """A host that boots must not look ready before its release runs."""
     world, _ = booted()
     host.die(world, BLUE)
-    world.agent.restart()
+    world.agent.kill()
+    world.start_agent()
     host.restart_proxy(world, keep=False)
     assert world.run_for(2, lambda: world.docker.in_slot(BLUE) is not None)
     assert admin(world, BLUE) is not AdminState.READY
@@ -64,11 +64,11 @@ def test_nothing_is_done_on_the_word_of_a_docker_that_is_away() -> None:
     host.stage(world, "app:s-slow")
     world.run_for(1.5)
     taken.clear()
-    world.docker.down = True
+    world.docker.set_away(is_away=True)
     world.run_for(30)
     assert kinds(taken) == []
     assert phase(world, GREEN) is SlotPhase.UNKNOWN
-    world.docker.down = False
+    world.docker.set_away(is_away=False)
     assert world.run_for(10, lambda: phase(world, GREEN) is SlotPhase.STAGED)
 
 
@@ -146,7 +146,7 @@ def test_a_container_removed_by_hand_is_replaced_by_the_same_release() -> None:
     host.remove(world, BLUE)
     assert world.run_for(15, lambda: serves(world, "app:a"))
     assert host.settle(world)
-    assert len(world.docker.containers) == 1
+    assert len(world.docker.containers_by_id) == 1
 
 
 def test_an_agent_without_a_journal_adopts_what_it_finds() -> None:
@@ -184,8 +184,7 @@ def test_a_host_of_unknown_desired_state_keeps_everything_as_it_is() -> None:
     world, taken = switched()
     world.run_for(1)
     world.consul.away = "forbidden"
-    world.agent.memory = world.agent.journal = Memory()
-    world.agent.confirmed = False
+    host.wipe(world)
     taken.clear()
     world.run_for(40)
     assert not [action for action in taken if isinstance(action, SetState | Switch | Stop | Run | Pull)]
@@ -200,4 +199,5 @@ def test_a_converged_host_does_nothing() -> None:
     taken.clear()
     world.run_for(120)
     assert taken == []
-    assert world.agent.look_at - world.now <= 30
+    assert world.agent.plan is not None
+    assert world.agent.plan.look_again_at - world.now <= 30

@@ -45,7 +45,7 @@ def test_a_release_is_staged_switched_to_baked_drained_and_the_old_one_retired()
     assert phase(world, BLUE) is SlotPhase.DRAINING
     assert "at most" in reason(world, BLUE)
     assert host.settle(world)
-    assert [container.reference for container in world.docker.containers.values()] == ["app:b"]
+    assert [container.reference for container in world.docker.containers_by_id.values()] == ["app:b"]
     assert world.failed == failed
     assert dict(world.monitor.breaches) == {}
 
@@ -96,7 +96,7 @@ def test_a_staged_release_that_is_no_longer_wanted_goes_unseen(to: str) -> None:
     assert serves(world, "app:a")
     host.settle(world)
     expected = ["app:a"] if to == "app:a" else ["app:a", to]
-    assert sorted(container.reference for container in world.docker.containers.values()) == expected
+    assert sorted(container.reference for container in world.docker.containers_by_id.values()) == expected
     assert dict(world.monitor.breaches) == {}
 
 
@@ -211,6 +211,6 @@ def test_a_dead_serving_container_is_restarted_and_never_replaced() -> None:
     assert died == sorted(died)
     assert died[-1] >= 3.9
     assert world.docker.in_slot(BLUE) is not None
-    assert {container.id for container in world.docker.containers.values()} == {serving.id}
+    assert {container.id for container in world.docker.containers_by_id.values()} == {serving.id}
     world.run_for(100)
     assert world.agent.memory.slot(BLUE).restarts == 0

@@ -25,17 +25,24 @@ def test_s8_what_fails_at_its_deadline_is_not_put_into_traffic_in_the_same_plan(
     world, _ = booted()
     host.stage(world, "app:b")
     assert world.run_for(5, lambda: phase(world, GREEN) is SlotPhase.CHECKING)
-    observed, desired = world.agent._observe(), world.agent.desired
+    observed, desired = seen(world), world.agent.desired
     assert isinstance(observed.proxy, Proxy)
     assert desired is not None
     idle = replace(observed.proxy.servers[GREEN], admin=AdminState.MAINT, status="MAINT")
     proxy = replace(observed.proxy, servers={**observed.proxy.servers, GREEN: idle})
-    container = next(c for c in world.docker.containers.values() if c.slot is GREEN)
+    container = next(c for c in world.docker.containers_by_id.values() if c.slot is GREEN)
     health = {container.id: Health(container.id, 30.0, probed=True, detail="")}
     late = replace(observed, proxy=proxy, health=health)
     plan = decide(DecisionInput(world.app, late, desired, world.agent.memory, world.now + 20))
     assert any(isinstance(action, Stop) for action in plan.actions)
     assert not any(isinstance(action, SetState) for action in plan.actions)
+
+
+def seen(world: World) -> Observed:
+    """Return what the agent saw in its last look."""
+    view = world.agent.reconciler.view
+    assert view is not None
+    return view.observed
 
 
 def baked() -> World:
@@ -57,7 +64,7 @@ def reported_age(world: World) -> int | None:
     """Return what the host reports of the last request on the source."""
     assert world.agent.plan is not None
     assert world.agent.desired is not None
-    observed: Observed = world.agent._observe()
+    observed = seen(world)
     plan: Plan = decide(
         DecisionInput(world.app, observed, world.agent.desired, world.agent.memory, world.now),
     )

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from agent.core.host.actions import CancelPull, Pull, Run, SetPins, SetReadinessGate, ShutdownSessions, Start, Stop
-from agent.core.host.observed import ContainerState, JobKind, JobResult
+from agent.core.host.observed import ContainerState
 from agent.core.model.names import ContainerId, ImageReference, SlotName
 from agent.core.model.record import Phase, RolloutRecord
 from agent.core.model.states import AdminState, ReadinessGate, SlotPhase
@@ -60,7 +60,7 @@ def test_a_container_that_cannot_be_started_fails_at_the_deadline() -> None:
     end = world.now + 25
     while world.now < end and phase(world, GREEN) is not SlotPhase.FAILED:
         world.step()
-        if occupant.id in world.docker.containers:
+        if occupant.id in world.docker.containers_by_id:
             world.label(occupant.id, state=ContainerState.CREATED, error=error)
     assert error in reason(world, GREEN)
     assert 2 <= len([action for action in taken if isinstance(action, Start)]) <= 6
@@ -85,9 +85,9 @@ def test_what_a_crash_left_beside_a_tenant_is_removed_one_job_at_a_time() -> Non
     occupant = world.occupant(BLUE)
     assert occupant is not None
     double = replace(occupant, id=ContainerId("d" * 64), occupancy=0, state=ContainerState.EXITED, exit_code=0)
-    world.docker.containers[double.id] = double
+    world.docker.containers_by_id[double.id] = double
     host.die(world, BLUE)
-    assert world.run_for(5, lambda: double.id not in world.docker.containers)
+    assert world.run_for(5, lambda: double.id not in world.docker.containers_by_id)
     assert world.run_for(5, lambda: serves(world, "app:a"))
     assert world.monitor.breaches.get("jobs", []) == []
     assert [action.container for action in taken if isinstance(action, Stop)] == [double.id]
@@ -148,10 +148,11 @@ def test_actions_say_what_they_do() -> None:
 def test_a_release_staged_beside_the_holding_page_can_be_withdrawn() -> None:
     """Nothing serves, nothing is recorded to serve: the staged one goes when another is staged."""
     world = World()
+    world.run_for(1)
     host.stage(world, "app:a")
     assert world.run_for(10, lambda: phase(world, BLUE) is SlotPhase.STAGED)
     host.stage(world, "app:b")
-    assert world.run_for(10, lambda: [c.reference for c in world.docker.containers.values()] == ["app:b"])
+    assert world.run_for(10, lambda: [c.reference for c in world.docker.containers_by_id.values()] == ["app:b"])
     assert world.serving() is None
     assert world.proxy.process.gate is ReadinessGate.HOLDING
 
@@ -179,30 +180,25 @@ def test_a_drained_slot_alone_is_put_back_after_a_restart_of_haproxy() -> None:
     world.run_for(1)
     world.proxy.saved_states = {**(world.proxy.saved_states or {}), BLUE: Srv()}
     host.restart_proxy(world, keep=True)
-    world.run_for(0.3)
+    world.run_for(1.3)
     assert world.proxy.process.servers[BLUE].admin is AdminState.DRAIN
 
 
 def test_haproxy_restarted_and_docker_away_the_serving_slot_comes_back_all_the_same() -> None:
     """What served a moment ago is put back on memory alone."""
     world, _ = booted()
-    world.docker.down = True
+    world.docker.set_away(is_away=True)
     host.restart_proxy(world, keep=False)
-    world.run_for(0.3)
+    world.run_for(1.3)
     assert world.proxy.process.servers[BLUE].admin is AdminState.READY
 
 
 def test_a_run_that_fails_is_shown_with_its_reason() -> None:
     """Docker refused it: not tried again until asked anew."""
     world, taken = booted()
+    world.docker.refuses_to_run = "no space left on device"
     host.stage(world, "app:b")
     assert world.run_for(5, lambda: any(isinstance(action, Run) for action in taken))
-    run = next(action for action in taken if isinstance(action, Run))
-    world.docker.works.clear()
-    created = world.occupant(GREEN)
-    assert created is not None
-    del world.docker.containers[created.id]
-    world.docker.results.append(JobResult(JobKind.RUN, GREEN, run.release.key, error="no space left on device"))
     taken.clear()
     world.run_for(40)
     assert phase(world, GREEN) is SlotPhase.FAILED
@@ -213,11 +209,10 @@ def test_a_run_that_fails_is_shown_with_its_reason() -> None:
 def test_a_pull_that_may_pass_is_tried_again_after_a_pause() -> None:
     """A transient error: attempt 2 is announced and made."""
     world, taken = booted()
+    world.docker.fails_to_pull = "registry away"
     host.stage(world, "app:b")
-    world.run_for(0.2)
-    world.docker.works.clear()
-    world.docker.results.append(JobResult(JobKind.PULL, "app:b", error="registry away", transient=True))
-    world.run_for(0.3)
+    world.run_for(1.2)
+    world.docker.fails_to_pull = ""
     assert reason(world, GREEN).startswith("app:b: registry away; attempt 2 in")
     assert world.run_for(10, lambda: phase(world, GREEN) is SlotPhase.STAGED)
     assert len([action for action in taken if isinstance(action, Pull)]) == 2
@@ -244,7 +239,7 @@ def test_a_release_that_is_being_run_in_one_slot_is_not_run_in_the_other_that_be
     made, old = world.occupant(GREEN), world.occupant(BLUE)
     assert made is not None
     assert old is not None
-    del world.docker.containers[made.id], world.docker.containers[old.id]
+    del world.docker.containers_by_id[made.id], world.docker.containers_by_id[old.id]
     world.proxy.process.servers[BLUE] = Srv()
     world.proxy.requests.clear()
     world.monitor.excused.add(old.id)
@@ -260,8 +255,7 @@ def test_a_second_container_of_the_release_that_serves_gives_back_its_slot() -> 
     occupant = world.occupant(BLUE)
     assert occupant is not None
     double = replace(occupant, id=ContainerId("d" * 64), slot=GREEN, occupancy=occupant.occupancy + 1)
-    world.docker.containers[double.id] = double
-    world.docker.started[double.id] = world.now
+    world.docker.put(double, started_at=world.now)
     assert world.run_for(5, lambda: world.occupant(GREEN) is None)
     assert serves(world, "app:a")
 
@@ -273,7 +267,6 @@ def test_of_two_containers_of_one_release_one_stays_also_where_one_has_died() ->
     assert occupant is not None
     host.die(world, BLUE)
     double = replace(occupant, id=ContainerId("d" * 64), slot=GREEN, occupancy=occupant.occupancy + 1)
-    world.docker.containers[double.id] = double
-    world.docker.started[double.id] = world.now
+    world.docker.put(double, started_at=world.now)
     assert world.run_for(20, lambda: sum(world.occupant(slot) is None for slot in SlotName) == 1)
     assert world.run_for(20, lambda: serves(world, "app:a"))

@@ -221,6 +221,32 @@ async def test_a_host_that_boots_without_consul_waits_for_it_and_then_goes_by_it
         assert any("going by the journal" in note for told in host.reports for note in told.notes)
 
 
+async def test_a_starting_agent_looks_only_once_consul_has_answered(at: World) -> None:
+    """Its journal may be of before the last step of the process before: it would take that back for a moment."""
+    a, b = at.push("a"), at.push("b")
+    async with agent(at) as host:
+        await at.activate(a)
+        await host.until_in(SlotPhase.SERVING, a)
+    await at.activate(b)
+    async with agent(at) as host:
+        first = await host.until(lambda _: True)
+    assert b in first.wants
+
+
+async def test_a_starting_agent_does_not_wait_for_a_consul_that_hangs(at: World) -> None:
+    """It goes by its journal after a second: visitors are there."""
+    a = at.push("a")
+    async with agent(at) as host:
+        await at.activate(a)
+        await host.until_in(SlotPhase.SERVING, a)
+    await at.consul.freeze()
+    try:
+        async with agent(at) as host:
+            await host.until_in(SlotPhase.SERVING, a)
+    finally:
+        await at.consul.thaw()
+
+
 async def test_a_journal_that_is_too_old_is_not_gone_by(at: World) -> None:
     """The host stays empty and says why."""
     a = at.push("a")

@@ -63,22 +63,21 @@ def heal(world: FleetWorld) -> None:
     world.registry_is_away = False
     was_away = world.consul.is_away
     if was_away:
-        world.consul.set_away(is_away=False)
+        world.set_consul_away(is_away=False)
     for node in world.nodes.values():
-        _heal_host(world, node, was_away=was_away)
+        _heal_host(world, node)
     for candidate in world.coordinators:
         candidate.link.is_cut, candidate.link.lossy, candidate.link.slow_s = False, 0.0, 0.0
-        if not candidate.process.alive:
+        if not candidate.process.is_alive:
             candidate.start()
 
 
-def _heal_host(world: FleetWorld, node: Node, *, was_away: bool) -> None:
-    node.link.lossy, node.link.slow_s, node.watch.is_deaf, node.leaving = 0.0, 0.0, False, False
-    node.docker.down = node.proxy.down = False
+def _heal_host(world: FleetWorld, node: Node) -> None:
+    node.link.lossy, node.link.slow_s, node.link.is_deaf = 0.0, 0.0, False
+    node.agent.set_leaving(leaving=False)
+    node.docker.set_away(is_away=False)
+    node.proxy.down = False
     if node.link.is_cut:
         set_cut(world, node, is_cut=False)
-    elif was_away:
-        node.watch.link_changed()
     if not node.is_up and not node.is_gone:
         node.boot()
-    node.wake()

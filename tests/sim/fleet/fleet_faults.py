@@ -13,16 +13,8 @@ def consul_away(world: FleetWorld, _: Node) -> None:
     seconds = world.rng.uniform(2, 25)
     for node in world.live:
         trouble(world, node, seconds)
-    world.consul.set_away(is_away=True)
-    for node in world.live:
-        node.watch.link_changed()
-
-    def back() -> None:
-        world.consul.set_away(is_away=False)
-        for node in world.live:
-            node.watch.link_changed()
-
-    world.clock.after(seconds, back)
+    world.set_consul_away(is_away=True)
+    world.clock.after(seconds, lambda: world.set_consul_away(is_away=False))
 
 
 def snapshot_and_restore(world: FleetWorld, _: Node) -> None:
@@ -89,6 +81,7 @@ def cut_coordinator(world: FleetWorld, _: Node) -> None:
             set_cut(world, node, is_cut=True)
             world.clock.after(seconds, lambda node=node: set_cut(world, node, is_cut=False))  # type: ignore[misc]
     leader.link.is_cut = True
+    leader.link.changed()
     world.clock.after(5.5, lambda: world.consul.machine_died(leader.name) if leader.link.is_cut else None)
     world.clock.after(seconds, lambda: setattr(leader.link, "is_cut", False))
 

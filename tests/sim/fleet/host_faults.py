@@ -70,18 +70,15 @@ def leave(world: FleetWorld, node: Node) -> None:
     if len(world.live) < 3:
         return
     world.churn += 1
-    node.leaving = True
-    node.wake()
+    node.agent.set_leaving(leaving=True)
     returns = world.rng.random() < 0.4
 
     def go_on() -> None:
-        node.leaving = False
-        if returns:
-            node.wake()
-        else:
+        node.agent.set_leaving(leaving=False)
+        if not returns:
             node.power_off(for_ever=True)
             world.consul.machine_died(node.name)
-            world.consul.catalog.pop(node.name, None)
+            world.consul.deregister(node.name)
 
     world.clock.after(world.rng.uniform(4, 15), go_on)
 
@@ -98,7 +95,7 @@ def partition(world: FleetWorld, node: Node) -> None:
 
 def set_cut(world: FleetWorld, node: Node, *, is_cut: bool) -> None:
     node.link.is_cut = is_cut
-    node.watch.link_changed()
+    node.link.changed()
     run = node.boots, node.starts
     if is_cut:
         world.clock.after(5.5, lambda: world.consul.machine_died(node.name) if node.link.is_cut else None)
@@ -131,7 +128,7 @@ def deaf(world: FleetWorld, node: Node) -> None:
     """Let a host's blocking query be woken by nothing but the end of its wait."""
     seconds = world.rng.uniform(5, 40)
     trouble(world, node, seconds + 60)
-    for_a_while(world, seconds, [(node.watch, "is_deaf", True, False)])
+    for_a_while(world, seconds, [(node.link, "is_deaf", True, False)])
 
 
 def for_a_while(world: FleetWorld, seconds: float, changes: list[tuple[object, str, object, object]]) -> None:
@@ -148,15 +145,8 @@ def for_a_while(world: FleetWorld, seconds: float, changes: list[tuple[object, s
 def docker_away(world: FleetWorld, node: Node) -> None:
     """Let Docker give no answer for a while."""
     seconds = world.rng.uniform(2, 15)
-    node.docker.down = True
-
-    def back() -> None:
-        node.docker.down = False
-        node.sync()
-        node.follow_docker()
-        node.wake()
-
-    world.clock.after(seconds, back)
+    node.docker.set_away(is_away=True)
+    world.clock.after(seconds, lambda: node.docker.set_away(is_away=False))
 
 
 def haproxy_away(world: FleetWorld, node: Node) -> None:
@@ -166,13 +156,11 @@ def haproxy_away(world: FleetWorld, node: Node) -> None:
     node.sync()
     node.proxy.down = True
     node.proxy.requests.clear()
-    node.wake()
 
     def back() -> None:
         node.sync()
         node.proxy.down = False
         node.proxy.restart(keep=True)
-        node.wake()
 
     world.clock.after(seconds, back)
 
@@ -182,7 +170,6 @@ def haproxy_restart(world: FleetWorld, node: Node) -> None:
     trouble(world, node, 0)
     node.sync()
     node.proxy.restart(keep=world.rng.random() < 0.5)
-    world.clock.after(0.1, node.wake)
 
 
 def haproxy_reload(world: FleetWorld, node: Node) -> None:
@@ -190,7 +177,6 @@ def haproxy_reload(world: FleetWorld, node: Node) -> None:
     trouble(world, node, 0)
     node.sync()
     node.proxy.reload()
-    world.clock.after(0.1, node.wake)
 
 
 def container_dies(world: FleetWorld, node: Node) -> None:

@@ -1,5 +1,5 @@
 """
-One host of the fleet: Docker, HAProxy and the agent with the real core; it ticks only when something woke it.
+One host of the fleet: models of Docker and HAProxy, and the agent's shipped loops over them.
 
 What lasts (containers, files, journal) survives the agent and a reboot as on a real host.
 """
@@ -7,26 +7,19 @@ What lasts (containers, files, journal) survives the agent and a reboot as on a 
 from dataclasses import dataclass, field
 
 from agent.adapters.consul.services import CheckStatus
-from agent.adapters.host.journal import _rebased
-from agent.core.host.actions import Action, JobAction
-from agent.core.host.build_report import HostView, Identity, report_of
-from agent.core.host.memory import Memory
-from agent.core.host.observed import Container, Observed
-from agent.core.host.plan import Plan
-from agent.core.host.validate import Validated
+from agent.core.host.actions import Action
+from agent.core.host.build_report import HostView
+from agent.core.host.observed import Container
 from agent.core.model.app import App
-from agent.core.model.keys import Outcome, Unknown
 from agent.core.model.names import ContainerId, NodeName, SlotName
 from agent.core.model.states import ReadinessGate
-from tests.sim.fleet.clock import Process
-from tests.sim.fleet.link import Link
-from tests.sim.fleet.reporting import SimReporter
-from tests.sim.fleet.surroundings import Everything, Reading, Surroundings
-from tests.sim.fleet.watching import Watch
-from tests.sim.host.agent_model import PROBE_EVERY_S, Agent
+from tests.sim.consul.link import Link
+from tests.sim.fleet.surroundings import Everything, Nothing, Surroundings
+from tests.sim.host.agent import Agent, Telling
 from tests.sim.host.docker_model import DockerModel, behaviour_of
 from tests.sim.host.monitor import Monitor
 from tests.sim.host.proxy_model import ProxyModel
+from tests.sim.virtual_time import Process
 
 CHECK_S = 5.0
 """Interval of Consul's check of the agent, and about what gossip needs to notice a dead machine."""
@@ -44,7 +37,6 @@ class Node:
     is_up: bool = False
     is_gone: bool = False
     """For ever."""
-    leaving: bool = False
     boot_wait_s: float = 15.0
     machine: int = 0
     """Tells it from another one of the same name."""
@@ -55,32 +47,24 @@ class Node:
     proxy: ProxyModel = field(init=False)
     monitor: Monitor = field(init=False)
     agent: Agent = field(init=False)
-    consul: Reading = field(default_factory=Reading)
-    watch: Watch = field(init=False)
-    process: Process = field(init=False)
-    reporter: SimReporter = field(init=False)
+    consul: Nothing = field(default_factory=Nothing)
     troubled_until: float = 0.0
     """A fault was at work here until then: what its visitors got may be excused."""
     unfit: set[str] = field(default_factory=set)
     """Releases that have failed here at some time."""
     staged: dict[int, str] = field(default_factory=dict)
     """Digest that was seen staged here, by the generation it was staged for; kept by the monitor."""
-    _due: float = FOREVER
-    _docker_due: float = FOREVER
-    _probing: bool = False
-    _last_actions: tuple[object, ...] = ()
 
     def __post_init__(self) -> None:
         at = self.at
         self.app = at.app
-        self.docker = DockerModel(behaviour=self._behaviour, pull_s=at.rng.uniform(0.3, 4.0))
+        self.docker = DockerModel(at.clock, behaviour=self._behaviour, pull_s=at.rng.uniform(0.3, 4.0))
         self.proxy = ProxyModel(self.docker.answers)
         self.monitor = Monitor(self)
         self.monitor.activated = self.monitor.ever_activated = Everything()
         self.monitor.took = self._took
-        self.agent = Agent(self, at.bug)
-        self.watch = Watch(at.clock, self.link, at.snapshots, at.rng, self._read)
-        self._new_process()
+        telling = Telling(ticked=self._ticked, died=self._died, crashed=at.crashed)
+        self.agent = Agent(self, at.clock.loop, self.link, at.rng, telling, at.bug)
 
     @property
     def now(self) -> float:
@@ -93,14 +77,14 @@ class Node:
         return self.name
 
     @property
-    def is_agent_up(self) -> bool:
-        """Whether the agent's process runs."""
-        return self.is_up and self.process.alive
+    def process(self) -> Process:
+        """The agent's process."""
+        return self.agent.process
 
     @property
-    def instance(self) -> str:
-        """Instance id of the agent."""
-        return f"{self.name}.{self.machine}.{self.boots}.{self.starts}"
+    def is_agent_up(self) -> bool:
+        """Whether the agent's process runs."""
+        return self.is_up and self.agent.is_alive
 
     def _behaviour(self, reference: str) -> str:
         behaviour = behaviour_of(reference)
@@ -115,10 +99,8 @@ class Node:
         self.is_up, self.boots = True, self.boots + 1
         self.sync()
         self.proxy.restart(keep=False)
-        self.leaving = False
-        memory = Memory() if wiped else _rebased(self.agent.journal, 0.0)
-        self.agent.memory = self.agent.journal = memory
-        self._start_agent()
+        self.agent.leaving = False
+        self._start_agent(wiped=wiped, rebooted=True)
 
     def power_off(self, *, for_ever: bool = False) -> None:
         """Take the power away: everything stops at once."""
@@ -127,9 +109,9 @@ class Node:
             return
         self.sync()
         self.is_up, self.is_gone = False, for_ever
-        self._stop_agent()
+        self.agent.kill()
         self.proxy.requests.clear()
-        for container in tuple(self.docker.containers.values()):
+        for container in tuple(self.docker.containers_by_id.values()):
             if container.is_running:
                 self.docker.exit(container.id, 137)
         boots = self.boots
@@ -141,85 +123,44 @@ class Node:
 
     def kill_agent(self, back_after_s: float, *, wiped: bool = False) -> None:
         """End the agent's process; its supervisor starts it again."""
-        if not self.is_agent_up:
-            return
-        self._stop_agent()
+        if self.is_agent_up:
+            self.agent.kill()
+            self._come_back(back_after_s, wiped=wiped)
+
+    def _died(self) -> None:
+        rng = self.at.rng
+        self._come_back(rng.choice((0.3, 2.0, 15.0)), wiped=rng.random() < 0.2)
+
+    def _come_back(self, after_s: float, *, wiped: bool) -> None:
         run = self.boots, self.starts
         self.at.clock.after(self.at.rng.uniform(0.5, CHECK_S + 2), lambda: self._check(run))
-        self.at.clock.after(back_after_s, lambda: self._restart_agent(run, wiped))
+        self.at.clock.after(after_s, lambda: self._restart_agent(run, wiped))
 
     def _restart_agent(self, run: tuple[int, int], wiped: bool) -> None:
-        if self.is_up and not self.process.alive and run == (self.boots, self.starts):
-            self.sync()
-            self.agent.restart(wiped=wiped)
-            self._start_agent()
+        if self.is_up and not self.agent.is_alive and run == (self.boots, self.starts):
+            self._start_agent(wiped=wiped, rebooted=False)
 
     def _check(self, run: tuple[int, int]) -> None:
-        if self.is_up and not self.process.alive and run == (self.boots, self.starts):
+        if self.is_up and not self.agent.is_alive and run == (self.boots, self.starts):
             self.link.consul.set_status(self.name, CheckStatus.CRITICAL)
 
-    def _stop_agent(self) -> None:
-        self.process.kill()
-        self.watch.stop()
-        self.docker.agent_died()
-        self._due = FOREVER
+    def _check_again(self, run: tuple[int, int]) -> None:
+        if self.is_agent_up and self.link.is_open and run == (self.boots, self.starts):
+            self.link.consul.set_status(self.name, CheckStatus.PASSING)
 
-    def _start_agent(self) -> None:
+    def _start_agent(self, *, wiped: bool, rebooted: bool) -> None:
         self.starts += 1
-        self._new_process()
-        self.agent.began, self.agent.confirmed, self.agent.steps_left = self.now, False, None
-        self.agent.plan, self._last_actions = None, ()
-        self.consul.outcome = Unknown("not read yet")
-        self.link.consul.set_status(self.name, CheckStatus.PASSING)
-        self.watch.start()
-        self._tick_at(self.now + 0.3)
+        if self.starts == 1:
+            # The Consul agent of a new machine knows no services: what another one under its name had goes.
+            self.link.consul.deregister(self.name)
+        run = self.boots, self.starts
+        self.at.clock.after(self.at.rng.uniform(0.5, CHECK_S), lambda: self._check_again(run))
+        instance = f"{self.name}.{self.machine}.{self.boots}.{self.starts}"
+        self.agent.start(instance, wiped=wiped, rebooted=rebooted)
 
-    def _new_process(self) -> None:
-        self.process = Process(self.at.clock)
-        self.reporter = SimReporter(self.at.clock, self.link, self.process, self.name)
-
-    def wake(self) -> None:
-        """Something may have changed."""
-        self._tick_at(self.now + 0.001)
-
-    def _read(self, outcome: Outcome, went_back: bool) -> None:
-        came_back = bool(self.consul.away) and not isinstance(outcome, Unknown)
-        self.consul.outcome = outcome
-        if went_back or came_back:
-            self.reporter.forget()
-        self.wake()
-
-    def _tick_at(self, due: float) -> None:
-        if due < self._due and self.is_agent_up:
-            self._due = due
-            self.at.clock.at(due, lambda: self._fire(due))
-
-    def _fire(self, due: float) -> None:
-        if due != self._due or not self.is_agent_up:
-            return
-        self._due = FOREVER
-        if self.now < self.process.stalled_until:
-            self._tick_at(self.process.stalled_until)
-            return
-        self._tick()
-
-    def _tick(self) -> None:
+    def _ticked(self, _: HostView) -> None:
         self.sync()
-        self.agent.tick()
-        plan = self.agent.plan
-        if plan is None:  # it died between two steps
-            self.kill_agent(self.at.rng.choice((0.3, 2.0, 15.0)), wiped=self.at.rng.random() < 0.2)
-            return
         self.monitor.look()
-        acted = any(not isinstance(action, JobAction) for action in plan.actions)
-        again = acted and plan.actions == self._last_actions
-        self._last_actions = plan.actions
-        self._tick_at(self.now + (0.5 if again else 0.002) if acted else max(plan.look_again_at, self.now + 0.002))
-        boot_wait_ends = self.agent.began + self.boot_wait_s + 0.01
-        if not self.agent.confirmed and boot_wait_ends > self.now:
-            self._tick_at(boot_wait_ends)
-        self.follow_docker()
-        self._probe_later()
         self.at.ticked(self)
 
     def _took(self, action: Action, occupant: Container) -> None:
@@ -230,53 +171,15 @@ class Node:
 
     def let_die(self, container: ContainerId) -> None:
         """Let a container's process end by itself."""
-        known = self.docker.containers.get(container)
+        known = self.docker.containers_by_id.get(container)
         if known is not None and known.is_running:
             self.sync()
             self.monitor.excused.add(container)
             self.docker.exit(container, 137)
-            self.wake()
-
-    def ticked(self, observed: Observed, validated: Validated, plan: Plan) -> None:
-        """Publish what the tick showed."""
-        view = HostView(self.app, observed, validated.desired, plan, self.consul.outcome)
-        self.reporter.publish(report_of(view, Identity(self.name, self.instance, "sim")))
-
-    def follow_docker(self) -> None:
-        """Be there when a job ends or a container exits."""
-        due = self.docker.next_due()
-        if due < FOREVER and due != self._docker_due:
-            self._docker_due = due
-            self.at.clock.at(due, lambda: self._docker_event(due))
-
-    def _docker_event(self, due: float) -> None:
-        if due == self._docker_due:
-            self._docker_due = FOREVER
-            self.sync()
-            self.follow_docker()
-            self.wake()
-
-    def _probe_later(self) -> None:
-        if not self._probing and self.agent.plan is not None and self.agent.plan.probes:
-            self._probing = True
-            self.at.clock.after(PROBE_EVERY_S, self._probe)
-
-    def _probe(self) -> None:
-        self._probing = False
-        if not self.is_agent_up or self.agent.plan is None:
-            return
-        self.sync()
-        before = dict(self.agent.healthy_since)
-        self.agent.probe()
-        if self.agent.healthy_since != before:
-            self.wake()
-        self._probe_later()
 
     def sync(self) -> None:
-        """Bring HAProxy and Docker to the present."""
-        self.docker.now = self.now
-        self.proxy.advance(self.now)
-        self.docker.advance(self.now)
+        """Bring HAProxy to the present."""
+        self.proxy.advance(self.at.clock.now)
 
     @property
     def says_ready(self) -> bool:

@@ -1,9 +1,11 @@
 """Operators: each command reads, asks the real core what it comes to, and writes, through the agent's adapter."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from agent.adapters.consul.fleet import read_keys, write_change
+from agent.adapters.consul.kv import ConsulClient
 from agent.adapters.consul.wire import TxnDone
 from agent.core.model import keys
 from agent.core.model.errors import PermanentError, TidegateError
@@ -16,9 +18,11 @@ from agent.core.rollout.change import Change, Indexes, writes_of
 from agent.core.rollout.commands import CommandAuthor
 from agent.core.rollout.decision import Request
 from agent.core.rollout.strategy import Strategy
-from tests.sim.fleet.clock import Clock, Process, Sleep
-from tests.sim.fleet.link import Link, client_of
-from tests.sim.fleet.watching import APP
+from tests.sim.consul.link import Link
+from tests.sim.consul.transport import SimTransport, client_over
+from tests.sim.fleet.names import APP
+from tests.sim.virtual_time import UNIX_S, Process
+from tests.sim.world_clock import WorldClock
 
 TRIES = 30
 Command = Callable[[KeySnapshot, CommandAuthor], Change]
@@ -37,15 +41,20 @@ class Operator:
     """Somebody at a command line."""
 
     name: str
-    clock: Clock
+    clock: WorldClock
     link: Link
     note: Callable[[str], None]
     bug: CommandBug = field(default_factory=CommandBug)
     refusals: list[str] = field(default_factory=list)
 
+    @property
+    def client(self) -> ConsulClient:
+        """The client of a command."""
+        return client_over(SimTransport(self.link, self.name, self.name))
+
     def deploy(self, image: str, strategy: Strategy, *, forces_source: bool = False) -> None:
         """Begin a rollout."""
-        Process(self.clock).spawn(self._deploy(image, strategy, forces_source))
+        Process(self.clock.loop).spawn(self._deploy(image, strategy, forces_source))
 
     async def _deploy(self, image: str, strategy: Strategy, forces_source: bool) -> None:
         request = Request(image=ImageReference(image), forces_source=forces_source)
@@ -56,7 +65,7 @@ class Operator:
 
         for _ in range(TRIES):
             try:
-                listing = await client_of(self.link, self.name).list(keys.node_reports(APP))
+                listing = await self.client.list(keys.node_reports(APP))
                 reports[:] = [NodeReport.model_validate_json(entry.value) for entry in listing.entries]
                 if await self._once(f"deploy {image}", command):
                     return
@@ -64,11 +73,11 @@ class Operator:
                 self._refused(f"deploy {image}", exc)
                 return
             except TidegateError:
-                await Sleep(1.0)
+                await asyncio.sleep(1.0)
 
     def submit(self, what: str, command: Command) -> None:
         """Give any other command."""
-        Process(self.clock).spawn(self._submit(what, command))
+        Process(self.clock.loop).spawn(self._submit(what, command))
 
     async def _submit(self, what: str, command: Command) -> None:
         for _ in range(TRIES):
@@ -79,12 +88,12 @@ class Operator:
                 self._refused(what, exc)
                 return
             except TidegateError:
-                await Sleep(2.0)
+                await asyncio.sleep(2.0)
 
     async def _once(self, what: str, command: Command) -> bool:
-        client = client_of(self.link, self.name)
+        client = self.client
         snapshot = await read_keys(client, APP)
-        now = 1_000_000.0 + self.clock.now
+        now = UNIX_S + self.clock.now
         change = self.bug.change(command(snapshot, CommandAuthor(self.name, what, now)))
         indexes = Indexes(record=keys.index_of(snapshot.rollout), active=keys.index_of(snapshot.active))
         result = await write_change(client, APP, writes_of(APP, change, indexes, by=self.name, now=now))
@@ -105,10 +114,10 @@ class Operator:
 
     def adopt(self) -> None:
         """Accept a state that went back."""
-        Process(self.clock).spawn(self._adopt())
+        Process(self.clock.loop).spawn(self._adopt())
 
     async def _adopt(self) -> None:
-        client = client_of(self.link, self.name)
+        client = self.client
         for _ in range(TRIES):
             try:
                 snapshot = await read_keys(client, APP)
@@ -124,4 +133,4 @@ class Operator:
                 self._refused("adopt", exc)
                 self.put(active="app:a")
             except TidegateError:
-                await Sleep(1.0)
+                await asyncio.sleep(1.0)

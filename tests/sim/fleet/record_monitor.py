@@ -11,8 +11,8 @@ from agent.adapters.consul.wire import Verb
 from agent.core.model import keys
 from agent.core.model.record import Phase
 from agent.core.rollout.decision import Decision, read_decision
-from tests.sim.fleet.consul import Commit
-from tests.sim.fleet.watching import APP
+from tests.sim.consul.servers import Commit
+from tests.sim.fleet.names import APP
 
 RECORD = keys.rollout(APP)
 LOCK = keys.coordinator(APP)

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from agent.core.model import keys
 from agent.core.model.record import Phase, RecordedRelease
 from agent.core.model.states import ReadinessGate
+from tests.sim.fleet.names import APP
 from tests.sim.fleet.node import Node
-from tests.sim.fleet.watching import APP
 from tests.sim.fleet.world import FleetWorld
 
 
@@ -17,7 +17,7 @@ def at_rest(world: FleetWorld) -> bool:
 
 def _rests(node: Node) -> bool:
     plan = node.agent.plan
-    busy = node.docker.works or len(node.docker.containers) > 1 or node.proxy.old
+    busy = node.agent.jobs.under_way() or len(node.docker.containers_by_id) > 1 or node.proxy.old
     return node.is_agent_up and plan is not None and not plan.actions and not busy and node.says_ready
 
 
@@ -51,7 +51,7 @@ def _not_as_decided(node: Node, final: RecordedRelease | None) -> str:
 
 
 def _is_sick(node: Node, final: RecordedRelease) -> bool:
-    return any(c.release == final.release and c.id in node.docker.sick for c in node.docker.containers.values())
+    return any(c.release == final.release and c.id in node.docker.sick for c in node.docker.containers_by_id.values())
 
 
 def leftovers(world: FleetWorld) -> Iterator[tuple[str, str]]:
@@ -67,13 +67,13 @@ def leftovers(world: FleetWorld) -> Iterator[tuple[str, str]]:
 def orphans(world: FleetWorld) -> Iterator[tuple[str, str]]:
     """L5 and S13: nothing is left over, and nothing is missing in the history."""
     for node in world.live:
-        slots = [occupant.slot for occupant in node.docker.containers.values()]
+        slots = [occupant.slot for occupant in node.docker.containers_by_id.values()]
         pins = set(node.proxy.process.pins)
         is_decided = (
             world.record_monitor.current is None or world.record_monitor.current.phase is not Phase.ROLLBACK_FAILED
         )
         if len(slots) != len(set(slots)) or (len(slots) > 1 and is_decided):
-            shown = [(occupant.reference, occupant.slot) for occupant in node.docker.containers.values()]
+            shown = [(occupant.reference, occupant.slot) for occupant in node.docker.containers_by_id.values()]
             yield "L5", f"{node.name}: containers {shown} at rest"
         if not pins <= set(slots):
             yield "L5", f"{node.name}: pins {pins} for containers in {slots}"

@@ -8,8 +8,8 @@ from agent.core.model.record import Phase
 from agent.core.rollout import commands
 from agent.core.rollout.decision import Decision
 from agent.runtime.fleet.housekeeping import GONE_S
-from tests.sim.fleet.coordinator import TIDY_S
 from tests.sim.fleet.faults import DEEDS, heal, inject_fault
+from tests.sim.fleet.planting import planted
 from tests.sim.fleet.requests import image_of, strategy_of
 from tests.sim.fleet.rest import at_rest, leftovers, orphans, unsettled
 from tests.sim.fleet.visitors import all_kinds_of_visitors
@@ -17,6 +17,7 @@ from tests.sim.fleet.world import FleetBug, FleetWorld
 
 PHASES = (*Phase,)
 LONGEST_S = 900.0
+TIDY_S = 300.0
 REST_S = 180.0
 """Longest time for hosts to come to rest: a `drain_timeout`, and the checks and pulls around it."""
 JOINS = 8
@@ -89,7 +90,15 @@ class Script:
 def run_seed(seed: int, setting: Setting | None = None) -> Outcome:
     """Run one scenario to its end and judge it."""
     setting = setting or Setting()
-    world = FleetWorld(seed, setting.bug, setting.traces)
+    with planted(setting.bug.coordinator):
+        world = FleetWorld(seed, setting.bug, setting.traces)
+        try:
+            return _run(world, setting)
+        finally:
+            world.close()
+
+
+def _run(world: FleetWorld, setting: Setting) -> Outcome:
     script = Script.of(world.rng, setting)
     _boot(world, script)
     _plan_faults(world, script, setting)
@@ -188,7 +197,7 @@ def finish(world: FleetWorld) -> None:
     for name, what in (*unsettled(world), *orphans(world)):
         world.breach(name, what)
     if world.seed % TIDY_EVERY == 0 and world.record_monitor.current is not None and not world.breaches:
-        world.clock.run(world.clock.now + GONE_S + 3 * TIDY_S)
+        world.clock.run(world.clock.now + GONE_S + TIDY_S)
         for name, what in leftovers(world):
             world.breach(name, what)
 

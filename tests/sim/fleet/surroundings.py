@@ -1,41 +1,29 @@
-"""What a simulated host is put into, and what its agent reads."""
+"""What a simulated host of a fleet is put into."""
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agent.core.host.actions import Action
 from agent.core.host.observed import Container
 from agent.core.model.app import App
-from agent.core.model.keys import Outcome, Unknown
 from agent.core.model.record import RolloutRecord
-from tests.sim.fleet.clock import Clock
-from tests.sim.fleet.watching import Snapshots
-from tests.sim.host.agent_model import Bug
+from tests.sim.host.agent import Bug
+from tests.sim.world_clock import WorldClock
 
 if TYPE_CHECKING:
     from tests.sim.fleet.node import Node
 
 
-@dataclass(slots=True)
-class Reading:
-    """What the agent read last."""
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    """What Consul holds, for the monitor of one host: the fleet's own monitor checks what is activated."""
 
-    outcome: Outcome = field(default_factory=lambda: Unknown("not read yet"))
     record: RolloutRecord | None = None
 
-    @property
-    def away(self) -> str:
-        """Why there is no answer; empty when there is."""
-        return self.outcome.reason if isinstance(self.outcome, Unknown) else ""
-
-    def read(self) -> Outcome:
-        """Return it."""
-        return self.outcome
-
     def get(self, _: str) -> str | None:
-        """Not known here: the fleet's monitor checks what is activated."""
+        """Return nothing."""
         return None
 
 
@@ -43,8 +31,7 @@ class Reading:
 class Surroundings:
     """What a host is put into."""
 
-    clock: Clock
-    snapshots: Snapshots
+    clock: WorldClock
     app: App
     bug: Bug
     rng: random.Random
@@ -52,6 +39,8 @@ class Surroundings:
     """Told when new visitors begin to get a container."""
     ticked: Callable[["Node"], None]
     """Told after each tick."""
+    crashed: Callable[[str], None]
+    """Told when a loop of an agent ended by an error of its own."""
 
 
 class Everything(set[str]):

@@ -53,9 +53,7 @@ class VisitChecks:
         """S2: new visitors of *node* begin to get *occupant*: by the record it acts on?"""
         if isinstance(action, Switch) and action.restore:
             return
-        plan = node.agent.plan
-        assert plan is not None
-        known = plan.memory.last_applied.rollout
+        known = node.agent.baseline.rollout
         record = read_record(known.value) if known is not None else None
         if not self._may_take(record, node, occupant):
             phase = record.phase if record else "no record"

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from agent.core.host.observed import Container
 from agent.core.model.names import NodeName, Pin, SlotName
-from tests.sim.fleet.clock import Clock
 from tests.sim.fleet.node import Node
 from tests.sim.host.proxy_model import Request
+from tests.sim.world_clock import WorldClock
 
 SHORT_S = 0.05
 STAMP_SLACK_S = 0.5
@@ -55,7 +55,7 @@ class Traffic:
         visit: told of each answered request, before the visitor's jar changes.
     """
 
-    clock: Clock
+    clock: WorldClock
     rng: random.Random
     visit_idle_s: float
     hosts: Callable[[], Sequence[Node]]

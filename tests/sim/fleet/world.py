@@ -1,5 +1,6 @@
 """The fleet together: hosts, coordinators, operators, visitors and who watches them, in one virtual time."""
 
+import asyncio
 import json
 import random
 from collections import defaultdict
@@ -8,24 +9,24 @@ from dataclasses import dataclass, field
 
 from agent.core.model import keys
 from agent.core.model.app import App, DeployTimings
-from agent.core.model.names import NodeName
+from agent.core.model.errors import PermanentError, TransientError
+from agent.core.model.names import Digest, ImageReference, NodeName
 from agent.core.model.record import Phase
 from agent.core.model.states import AdminState
 from agent.core.rollout.decision import Decision
-from agent.core.rollout.fleet import Resolution
-from tests.sim.fleet.clock import Clock
-from tests.sim.fleet.consul import Commit, SimConsul
+from tests.sim.consul.link import Link
+from tests.sim.consul.servers import Commit, SimConsul
 from tests.sim.fleet.coordinator import CoordinatorBug, SimCoordinator
-from tests.sim.fleet.link import Link
+from tests.sim.fleet.names import APP
 from tests.sim.fleet.node import FOREVER, Node
 from tests.sim.fleet.operators import CommandBug, Operator
 from tests.sim.fleet.record_monitor import LOCK, RECORD, RecordMonitor, Rollout
 from tests.sim.fleet.surroundings import Surroundings
 from tests.sim.fleet.visit_checks import VisitChecks
 from tests.sim.fleet.visitors import Traffic
-from tests.sim.fleet.watching import APP, Snapshots
-from tests.sim.host.agent_model import Bug
+from tests.sim.host.agent import Bug
 from tests.sim.host.docker_model import behaviour_of, digest_of
+from tests.sim.world_clock import WorldClock
 
 KNOBS = DeployTimings(
     healthy_deadline=20.0,
@@ -57,7 +58,7 @@ class FleetWorld:
     seed: int
     bug: FleetBug = field(default_factory=FleetBug)
     traces: bool = False
-    clock: Clock = field(default_factory=Clock)
+    clock: WorldClock = field(default_factory=WorldClock)
     app: App = field(default_factory=lambda: App(name=APP, knobs=KNOBS))
     nodes: dict[NodeName, Node] = field(default_factory=dict)
     coordinators: list[SimCoordinator] = field(default_factory=list)
@@ -69,11 +70,13 @@ class FleetWorld:
     on_phase: list[Callable[[Decision], None]] = field(default_factory=list)
     rng: random.Random = field(init=False)
     consul: SimConsul = field(init=False)
-    snapshots: Snapshots = field(init=False)
     record_monitor: RecordMonitor = field(init=False)
     visit_checks: VisitChecks = field(init=False)
     traffic: Traffic = field(init=False)
+    links: list[Link] = field(default_factory=list)
     needs_adoption: bool = False
+    is_over: bool = False
+    """What is breached from now on is of the end of the run."""
     is_healed: bool = False
     """All faults have ended for good."""
     registry_is_away: bool = False
@@ -86,7 +89,6 @@ class FleetWorld:
     def __post_init__(self) -> None:
         self.rng = random.Random(self.seed)
         self.consul = SimConsul(self.clock)
-        self.snapshots = Snapshots(self.consul)
         self.record_monitor = RecordMonitor(
             self.breach, self._may_write, self._may_commit, self._may_retire, self._entered
         )
@@ -102,18 +104,26 @@ class FleetWorld:
 
     def link(self) -> Link:
         """Return a new way to Consul."""
-        return Link(self.consul, random.Random(self.rng.random()))
+        made = Link(self.consul, random.Random(self.rng.random()))
+        self.links.append(made)
+        return made
+
+    def set_consul_away(self, *, is_away: bool) -> None:
+        """Lose Consul's quorum or win it back."""
+        self.consul.set_away(is_away=is_away)
+        for link in self.links:
+            link.changed()
 
     def add_node(self, name: str) -> Node:
         """Put up a new machine under *name*, not booted yet."""
         surroundings = Surroundings(
             self.clock,
-            self.snapshots,
             self.app,
             self.bug.node,
             random.Random(self.rng.random()),
             took=self.visit_checks.took,
             ticked=self._ticked,
+            crashed=self._crashed,
         )
         node = Node(NodeName(name), surroundings, self.link(), machine=self.rng.randrange(10**6))
         self.nodes[node.name] = node
@@ -127,6 +137,7 @@ class FleetWorld:
             link or self.link(),
             random.Random(self.rng.random()),
             self.resolve,
+            self._crashed,
             self.bug.coordinator,
             clock_skew_s,
         )
@@ -138,17 +149,15 @@ class FleetWorld:
         """Return somebody at a command line of their own."""
         return Operator(name, self.clock, self.link(), self.note, self.bug.command)
 
-    def resolve(self, image: str) -> Resolution | None:
-        """Answer as the registry does."""
-        match behaviour_of(image):
-            case "missing":
-                return Resolution(error="manifest unknown", is_final=True)
-            case "quiet":
-                return Resolution(error="registry does not answer")
-            case _ if self.registry_is_away:
-                return Resolution(error="registry does not answer")
-            case _:
-                return Resolution(digest_of(image))
+    async def resolve(self, image: ImageReference) -> Digest:
+        """Answer as the registry does; errors as its client's."""
+        await asyncio.sleep(self.rng.uniform(0.02, 0.5))
+        behaviour = behaviour_of(image)
+        if behaviour == "missing":
+            raise PermanentError("manifest unknown")
+        if behaviour == "quiet" or self.registry_is_away:
+            raise TransientError("registry does not answer")
+        return digest_of(image)
 
     def _hosts(self) -> list[Node]:
         return list(self.nodes.values())
@@ -168,8 +177,8 @@ class FleetWorld:
 
     def close(self) -> None:
         """End all processes."""
-        for process in (*(each.process for each in self.coordinators), *(node.process for node in self.nodes.values())):
-            process.kill()
+        self.is_over = True
+        self.clock.end()
 
     def note(self, text: str) -> None:
         """Write a line of the trace."""
@@ -178,8 +187,13 @@ class FleetWorld:
 
     def breach(self, name: str, what: str) -> None:
         """Note a breach of an invariant."""
+        if self.is_over:
+            return
         self.note(f"BREACH {name}: {what}")
         self.breaches[name].append(f"{self.clock.now:.2f}s: {what}")
+
+    def _crashed(self, error: str) -> None:
+        self.breach("crash", error)
 
     def _committed(self, commit: Commit) -> None:
         self.record_monitor.commit(commit)
@@ -221,7 +235,7 @@ class FleetWorld:
         """Note what is truly staged on a host, by what HAProxy and Docker hold."""
         assert record.target is not None
         process = node.proxy.process
-        for occupant in node.docker.containers.values():
+        for occupant in node.docker.containers_by_id.values():
             srv = process.servers[occupant.slot]
             fit = (
                 occupant.is_running and srv.admin is AdminState.DRAIN and srv.status == "DRAIN" and srv.check == "L7OK"
@@ -274,7 +288,7 @@ class FleetWorld:
 
     def _is_able(self, candidate: SimCoordinator) -> bool:
         process = candidate.process
-        return process.alive and process.stalled_until <= self.clock.now and candidate.link.is_open
+        return process.is_alive and not process.is_stalled and candidate.link.is_open
 
     def _leads(self, candidate: SimCoordinator) -> bool:
         entry = self.consul.get(LOCK)

@@ -1,13 +1,16 @@
-"""A model of what Consul holds for one app: two image keys, the rollout record, ModifyIndex, and being away."""
+"""What operators and a coordinator write of one app to the simulated Consul, and how the host is kept from it."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from agent.core.model.keys import ABSENT, Forbidden, KeySnapshot, Known, Outcome, Present, Reading, Unknown
-from agent.core.model.names import ImageReference
+from agent.adapters.consul.wire import Op, Verb
+from agent.core.model import keys
+from agent.core.model.names import AppName, ImageReference
 from agent.core.model.record import Phase, RecordedRelease, RolloutRecord
 from agent.core.model.release import pin_of
 from agent.core.model.spec import RunSpec, release_id
+from tests.sim.consul.servers import SimConsul
+from tests.sim.consul.transport import SimTransport
 from tests.sim.host.docker_model import digest_of
 
 ALL_NODES = "f" * 64
@@ -22,38 +25,38 @@ def recorded(reference: str, generation: int) -> RecordedRelease:
 
 @dataclass(slots=True)
 class ConsulModel:
-    """The keys of one app."""
+    """The keys of one app; *host* is what is kept from them."""
 
-    index: int = 10
-    values: dict[str, tuple[str, int]] = field(default_factory=dict)
-    away: str = ""
-    """Why it gives no answer: '', 'unknown' or 'forbidden'."""
+    servers: SimConsul
+    app: AppName
+    host: SimTransport
     record: RolloutRecord | None = None
-    saved: tuple[int, dict[str, tuple[str, int]], RolloutRecord | None] | None = None
+    saved: RolloutRecord | None = None
+    has_saved: bool = False
+
+    @property
+    def away(self) -> str:
+        """Why the host gets no answer: '', 'unknown' or 'forbidden'."""
+        return "unknown" if self.host.link.is_cut else "forbidden" if self.host.is_forbidden else ""
+
+    @away.setter
+    def away(self, why: str) -> None:
+        self.host.link.is_cut, self.host.is_forbidden = why == "unknown", why == "forbidden"
+        if why:
+            self.host.link.drop()
 
     def put(self, **values: str) -> None:
         """Write keys in one transaction; an equal value wakes nobody and moves no index."""
-        changed = {key: value for key, value in values.items() if self.get(key) != value}
-        if changed:
-            self.index += 1
-            self.values.update({key: (value, self.index) for key, value in changed.items()})
+        self.servers.txn([Op(Verb.SET, self._key(name), value.encode()) for name, value in values.items()])
 
     def get(self, key: str) -> str | None:
         """Return a key's value."""
-        return self.values[key][0] if key in self.values else None
+        entry = self.servers.get(self._key(key))
+        return entry.value.decode() if entry is not None else None
 
-    def read(self) -> Outcome:
-        """Answer one recursive read."""
-        match self.away:
-            case "unknown":
-                return Unknown("Consul does not answer")
-            case "forbidden":
-                return Forbidden("Consul says 403")
-            case _:
-                return Known(KeySnapshot(self._key("active"), self._key("stage"), rollout=self._key("rollout")))
-
-    def _key(self, key: str) -> Reading:
-        return Present(*self.values[key]) if key in self.values else ABSENT
+    def _key(self, name: str) -> str:
+        named = {"active": keys.active_image, "stage": keys.stage_image, "rollout": keys.rollout}
+        return named[name](self.app)
 
     def write_record(self, record: RolloutRecord, **mirrors: str) -> None:
         """Write the record and its mirrors in one transaction."""
@@ -93,9 +96,11 @@ class ConsulModel:
 
     def take_snapshot(self) -> None:
         """Remember everything, to be restored later."""
-        self.saved = (self.index, dict(self.values), self.record)
+        self.servers.take_snapshot()
+        self.saved, self.has_saved = self.record, True
 
     def restore_snapshot(self) -> None:
         """Go back to the snapshot, as `consul snapshot restore` does."""
-        if self.saved is not None:
-            self.index, self.values, self.record = self.saved[0], dict(self.saved[1]), self.saved[2]
+        if self.has_saved:
+            self.servers.restore()
+            self.record = self.saved

@@ -1,20 +1,19 @@
-"""A model of Docker and of the agent's jobs in virtual time: pulls, runs, starts and stops that take their time."""
+"""A model of the Docker daemon in virtual time, with the interface that the agent's loops need of it."""
 
-from collections.abc import Callable
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from agent.core.host.actions import CancelPull, JobAction, Pull, Run, Start, Stop
-from agent.core.host.observed import (
-    Container,
-    ContainerState,
-    Job,
-    JobKind,
-    JobResult,
-    Unavailable,
-)
+from agent.adapters.docker.container_config import RunRequest
+from agent.adapters.docker.inspect import Image, Listing
+from agent.adapters.docker.pull import PullProgress
+from agent.adapters.registry.reference import pinned
+from agent.core.host.observed import Container, ContainerState
+from agent.core.model.errors import DockerRefusedError, DockerUnavailableError, ImagePullError, ImageRefusedError
 from agent.core.model.names import ContainerId, Digest, ImageReference, SlotName
-from agent.core.model.release import pin_of
-from agent.core.model.spec import RunSpec, release_id
+from tests.sim.world_clock import WorldClock
 
 PULL_S, RUN_S, STOP_S = 0.6, 0.3, 0.4
 EXITS_AFTER_S = 0.25
@@ -33,47 +32,87 @@ def behaviour_of(reference: str) -> str:
     return tag.rsplit("-", 1)[1] if "-" in tag else "good"
 
 
-@dataclass(slots=True)
-class Work:
-    """A job under way."""
+class EventStream:
+    """One agent's stream of the daemon's events; broken off when the daemon goes away."""
 
-    kind: JobKind
-    key: str
-    begun: float
-    ends: float
-    action: JobAction
+    def __init__(self, daemon: "DockerModel") -> None:
+        self._daemon = daemon
+        self._events = deque(["connected"])
+        self._news = asyncio.Event()
+
+    def __aiter__(self) -> "EventStream":
+        return self
+
+    async def __anext__(self) -> str:
+        """Return the next event; errors as the adapter's."""
+        while not self._events:
+            self._daemon.check()
+            self._news.clear()
+            await self._news.wait()
+        self._daemon.check()
+        return self._events.popleft()
+
+    def tell(self, event: str) -> None:
+        """Take an event."""
+        self._events.append(event)
+        self._news.set()
+
+    def break_off(self) -> None:
+        """Lose the connection."""
+        self._events.clear()
+        self._news.set()
 
 
 @dataclass(slots=True)
 class DockerModel:
-    """The daemon, its containers, and the jobs of the one agent that uses it."""
+    """The daemon, its containers and images; jobs are the agent's own."""
 
+    clock: WorldClock
     behaviour: Callable[[str], str] = behaviour_of
     """How an image behaves on this host."""
     pull_s: float = PULL_S
-    now: float = 0.0
-    down: bool = False
-    containers: dict[ContainerId, Container] = field(default_factory=dict)
+    is_away: bool = False
+    refuses_to_run: str = ""
+    """Why no container is made; empty: they are."""
+    fails_to_pull: str = ""
+    """Why no pull succeeds for now."""
+    containers_by_id: dict[ContainerId, Container] = field(default_factory=dict)
     started: dict[ContainerId, float] = field(default_factory=dict)
     sick: set[ContainerId] = field(default_factory=set)
-    works: list[Work] = field(default_factory=list)
-    results: list[JobResult] = field(default_factory=list)
-    images: dict[ImageReference, Digest] = field(default_factory=dict)
+    local: dict[str, Digest] = field(default_factory=dict)
+    """Images on the host by each of their names."""
     born: int = 0
     clashes: list[str] = field(default_factory=list)
-    """Jobs that were begun on a slot that had one."""
+    """Calls that changed a slot while another one did."""
+    _at_work: dict[SlotName, str] = field(default_factory=dict)
+    _streams: list[EventStream] = field(default_factory=list)
 
-    def observe(self) -> tuple[Container, ...] | Unavailable:
-        """List the containers."""
-        return Unavailable("Docker does not answer") if self.down else tuple(self.containers.values())
+    def check(self) -> None:
+        """
+        Say whether the daemon answers.
 
-    def jobs(self) -> tuple[Job, ...]:
-        """List the jobs under way."""
-        return tuple(Job(work.kind, work.key, self.now - work.begun) for work in self.works)
+        Raises:
+            DockerUnavailableError: it does not.
+        """
+        if self.is_away:
+            raise DockerUnavailableError("Docker does not answer")
+
+    def set_away(self, *, is_away: bool) -> None:
+        """Stop the daemon, or start it; containers go on (live-restore)."""
+        self.is_away = is_away
+        if is_away:
+            for stream in self._streams:
+                stream.break_off()
+            self._streams.clear()
+
+    def agent_died(self) -> None:
+        """Lose what lived in the agent; a run that had begun stays half done."""
+        self._at_work.clear()
+        self._streams.clear()
 
     def in_slot(self, slot: SlotName) -> Container | None:
         """Return the container that answers on the slot's address."""
-        return next((c for c in self.containers.values() if c.slot is slot and c.is_running), None)
+        return next((c for c in self.containers_by_id.values() if c.slot is slot and c.is_running), None)
 
     def answers(self, slot: SlotName) -> bool:
         """Whether the app in *slot* passes a health check now."""
@@ -85,113 +124,166 @@ class DockerModel:
         if not container.is_running or container.id in self.sick:
             return False
         delay = {"never": 1e9, "slow": 2.0}.get(self.behaviour(container.reference), 0.1)
-        return self.now - self.started[container.id] >= delay
+        return self.clock.now - self.started[container.id] >= delay
 
-    def begin(self, action: JobAction) -> None:
-        """Begin a job, as the executor does."""
-        match action:
-            case Pull(reference):
-                self._add(JobKind.PULL, reference, self.pull_s, action)
-            case CancelPull(reference):
-                self.works = [w for w in self.works if not (w.kind is JobKind.PULL and w.key == reference)]
-            case Run(slot):
-                self._add(JobKind.RUN, slot, RUN_S, action)
-                self._create(action)
-            case Start(slot):
-                self._add(JobKind.START, slot, RUN_S, action)
-            case Stop(slot):
-                self._add(JobKind.STOP, slot, STOP_S, action)
+    def exit(self, id_: ContainerId, code: int) -> None:
+        """Let a container's process end."""
+        if id_ in self.containers_by_id:
+            gone = replace(self.containers_by_id[id_], state=ContainerState.EXITED, exit_code=code)
+            self.containers_by_id[id_] = gone
+            self._tell("die")
 
-    def _add(self, kind: JobKind, key: str, lasts: float, action: JobAction) -> None:
-        clash = kind is not JobKind.PULL and any(w.key == key and w.kind is not JobKind.PULL for w in self.works)
-        if clash:
-            self.clashes.append(f"two jobs on slot {key} at once: {action}")
-            return
-        self.works.append(Work(kind, key, self.now, self.now + lasts, action))
+    def put(self, container: Container, *, started_at: float | None = None) -> None:
+        """Let a container be there as somebody else made it."""
+        self.containers_by_id[container.id] = container
+        if started_at is not None:
+            self.started[container.id] = started_at
+        self._tell("update")
 
-    def _create(self, run: Run) -> None:
-        self.born += 1
-        release = release_id(run.digest, run.release.spec or RunSpec())
-        container = Container(
-            id=ContainerId(f"{self.born:064x}"),
-            slot=run.slot,
-            reference=run.release.reference,
-            digest=run.digest,
-            release=release,
-            pin=run.release.pin or pin_of(release, run.release.generation),
-            generation=run.release.generation,
-            occupancy=run.occupancy,
-            state=ContainerState.CREATED,
-        )
-        self.containers[container.id] = container
+    def forget(self, id_: ContainerId) -> None:
+        """Let a container be removed."""
+        self.containers_by_id.pop(id_, None)
+        self._tell("destroy")
 
-    def advance(self, now: float) -> None:
-        """Move to *now*: jobs end, sick containers die."""
-        self.now = now
-        for container in list(self.containers.values()):
-            if self._exits_at(container) <= now:
-                self.exit(container.id, 1)
-        if self.down:
-            return
-        for work in [work for work in self.works if work.ends <= now]:
-            self.works.remove(work)
-            self._end(work)
+    def _tell(self, event: str) -> None:
+        for stream in self._streams:
+            stream.tell(event)
 
-    def next_due(self) -> float:
-        """Return when something changes by itself; infinity when nothing does."""
-        ends = [] if self.down else [work.ends for work in self.works]
-        return min([*ends, *(self._exits_at(c) for c in self.containers.values())], default=float("inf"))
+    # What the agent's loops call.
 
-    def _exits_at(self, container: Container) -> float:
-        if not container.is_running or self.behaviour(container.reference) != "exits":
-            return float("inf")
-        return self.started[container.id] + EXITS_AFTER_S
+    def events(self) -> EventStream:
+        """Return a stream of events, "connected" first."""
+        stream = EventStream(self)
+        if not self.is_away:
+            self._streams.append(stream)
+        return stream
 
-    def _end(self, work: Work) -> None:
-        match work.action:
-            case Pull(reference):
-                self._end_pull(reference)
-            case Run(slot, release):
-                created = next((c for c in self.containers.values() if c.slot is slot and self._is_new(c)), None)
-                if created is not None:
-                    self._set_running(created)
-                self.results.append(JobResult(JobKind.RUN, slot, release.key))
-            case Start(slot, container):
-                if container in self.containers:
-                    self._set_running(self.containers[container])
-                self.results.append(JobResult(JobKind.START, slot))
-            case Stop(slot, container, _, _, failed_key):
-                self.containers.pop(container, None)
-                self.results.append(JobResult(JobKind.STOP, slot, failed_key or "", lines=("last words",)))
+    async def containers(self) -> Listing:
+        """List the containers."""
+        self.check()
+        return Listing(tuple(sorted(self.containers_by_id.values(), key=lambda each: each.occupancy)), ())
 
-    def _end_pull(self, reference: ImageReference) -> None:
+    async def ensure_network(self) -> None:
+        """Find it there."""
+        self.check()
+
+    async def pull(self, reference: ImageReference, progress: PullProgress, stall_s: float) -> Digest:  # noqa: ARG002 - a pull here has no layers
+        """Pull an image, or fail as its name says."""
+        await self._work(self.pull_s)
+        if self.fails_to_pull:
+            raise ImagePullError(self.fails_to_pull)
         behaviour = self.behaviour(reference)
         if behaviour == "unknown":
-            self.results.append(JobResult(JobKind.PULL, reference, error=f"{reference}: manifest unknown"))
-        elif behaviour == "away":
-            error = f"{reference}: registry does not answer"
-            self.results.append(JobResult(JobKind.PULL, reference, error=error, transient=True))
-        else:
-            self.images[reference] = digest_of(reference)
-            self.results.append(JobResult(JobKind.PULL, reference))
+            raise ImageRefusedError(f"{reference}: manifest unknown")
+        if behaviour == "away":
+            raise ImagePullError(f"{reference}: registry does not answer")
+        digest = digest_of(reference)
+        self.local |= {reference: digest, pinned(reference, digest): digest}
+        return digest
 
-    @staticmethod
-    def _is_new(container: Container) -> bool:
-        return container.state is ContainerState.CREATED
+    async def local_digest(self, reference: ImageReference) -> Digest | None:
+        """Return what a name means on this host."""
+        self.check()
+        return self.local.get(reference)
 
-    def _set_running(self, container: Container) -> None:
-        self.started[container.id] = self.now
-        started_at = f"t{self.now:.3f}"
-        fresh = replace(container, state=ContainerState.RUNNING, started_at=started_at, exit_code=None)
-        self.containers[container.id] = fresh
+    async def images(self) -> tuple[Image, ...]:
+        """List the images."""
+        self.check()
+        return tuple(
+            Image(digest, tuple(name for name, of in self.local.items() if of == digest), 1, 0)
+            for digest in dict.fromkeys(self.local.values())
+        )
 
-    def exit(self, container: ContainerId, code: int) -> None:
-        """Let a container's process end."""
-        gone = replace(self.containers[container], state=ContainerState.EXITED, exit_code=code)
-        self.containers[container] = gone
+    async def remove_image(self, name: str) -> None:
+        """Take a name off an image that no container uses."""
+        self.check()
+        digest = self.local.get(name)
+        if any(container.digest == digest for container in self.containers_by_id.values()):
+            raise DockerRefusedError(f"{name}: image is in use")
+        self.local.pop(name, None)
 
-    def agent_died(self) -> None:
-        """Forget what lived in the agent: its jobs and their results; a run that had begun stays half done."""
-        self.works.clear()
-        self.results.clear()
-        self.images.clear()
+    async def run(self, request: RunRequest) -> ContainerId:
+        """Create a container, and start it some time later."""
+        self.check()
+        if self.refuses_to_run:
+            raise DockerRefusedError(self.refuses_to_run)
+        release = request.release
+        self.born += 1
+        made = Container(
+            id=ContainerId(f"{self.born:064x}"),
+            slot=request.slot,
+            reference=release.reference,
+            digest=release.digest,
+            release=release.id,
+            pin=release.pin,
+            generation=release.generation,
+            occupancy=request.occupancy,
+            state=ContainerState.CREATED,
+        )
+        with self._changing(request.slot, f"run {release.reference}"):
+            self.containers_by_id[made.id] = made
+            await self._work(RUN_S)
+            self._set_running(made.id)
+        return made.id
+
+    async def start(self, id_: ContainerId) -> None:
+        """Start a container again."""
+        self.check()
+        with self._changing(self._known(id_).slot, "start"):
+            await self._work(RUN_S)
+            self._set_running(id_)
+
+    async def stop(self, id_: ContainerId, grace_s: float) -> None:  # noqa: ARG002 - what runs here ends at once
+        """Stop a container. Idempotent."""
+        self.check()
+        if id_ not in self.containers_by_id:
+            return
+        with self._changing(self._known(id_).slot, "stop"):
+            await self._work(STOP_S)
+            if id_ in self.containers_by_id and self.containers_by_id[id_].is_running:
+                self.exit(id_, 0)
+
+    async def remove(self, id_: ContainerId) -> None:
+        """Remove a container. Idempotent."""
+        self.check()
+        self.forget(id_)
+
+    async def tail(self, id_: ContainerId, lines: int = 20, max_bytes: int = 4096) -> Sequence[str]:  # noqa: ARG002 - all say the same
+        """Return what a container printed last."""
+        self.check()
+        return ("last words",)
+
+    async def _work(self, seconds: float) -> None:
+        """Take *seconds*; break off where the daemon went away meanwhile."""
+        self.check()
+        await asyncio.sleep(seconds)
+        self.check()
+
+    def _known(self, id_: ContainerId) -> Container:
+        if id_ not in self.containers_by_id:
+            raise DockerRefusedError(f"no such container: {id_[:12]}")
+        return self.containers_by_id[id_]
+
+    def _set_running(self, id_: ContainerId) -> None:
+        known, now = self._known(id_), self.clock.now
+        self.started[id_] = now
+        fresh = replace(known, state=ContainerState.RUNNING, started_at=f"t{now:.3f}", exit_code=None)
+        self.containers_by_id[id_] = fresh
+        self._tell("start")
+        if self.behaviour(known.reference) == "exits":
+            self.clock.after(EXITS_AFTER_S, lambda: self._exit_of(id_, fresh.started_at))
+
+    def _exit_of(self, id_: ContainerId, started_at: str) -> None:
+        known = self.containers_by_id.get(id_)
+        if known is not None and known.is_running and known.started_at == started_at:
+            self.exit(id_, 1)
+
+    @contextmanager
+    def _changing(self, slot: SlotName, what: str) -> Iterator[None]:
+        if slot in self._at_work:
+            self.clashes.append(f"two jobs on slot {slot} at once: {self._at_work[slot]}, {what}")
+        self._at_work[slot] = what
+        try:
+            yield
+        finally:
+            self._at_work.pop(slot, None)

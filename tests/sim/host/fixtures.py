@@ -5,7 +5,7 @@ from agent.core.host.plan import Plan
 from agent.core.model.names import SlotName
 from agent.core.model.states import AdminState, ReadinessGate, SlotPhase
 from tests.sim.host import operator_model as host
-from tests.sim.host.agent_model import Bug
+from tests.sim.host.agent import Bug
 from tests.sim.host.world import World
 
 GREEN = SlotName.GREEN

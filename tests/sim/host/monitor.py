@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from agent.core.host.actions import Action, JobAction, Run, SetPins, Start, Stop, Switch
 from agent.core.host.desired import DesiredRelease
 from agent.core.host.memory import Failure, LastApplied
-from agent.core.host.observed import Container, ContainerState, Unavailable
+from agent.core.host.observed import Container, ContainerState
 from agent.core.host.plan import Plan
 from agent.core.model.names import ContainerId, SlotName
 from agent.core.model.record import Phase, read_record
@@ -54,7 +54,7 @@ class Monitor:
         world = self.world
         if world.proxy.down and plan.actions:
             self.breach("S12", f"acts while HAProxy is away: {plan.actions[0]}")
-        if not world.docker.down:
+        if not world.docker.is_away:
             return
         for action in plan.actions:
             held = len(world.proxy.process.pins)
@@ -128,7 +128,7 @@ class Monitor:
                 if world.docker.in_slot(slot) is not None:
                     self.breach("S8", f"the slot is taken: {action}")
             case Stop(slot, container):
-                occupant = world.docker.containers.get(container)
+                occupant = world.docker.containers_by_id.get(container)
                 if occupant is not None and occupant.is_running:
                     self._stop(action, slot, occupant)
             case _:
@@ -188,9 +188,9 @@ class Monitor:
         for clash in self.world.docker.clashes:
             self.breach("jobs", clash)
         self.world.docker.clashes.clear()
-        listed = self.world.docker.observe()
-        if isinstance(listed, Unavailable):
+        if self.world.docker.is_away:
             return
+        listed = tuple(self.world.docker.containers_by_id.values())
         running = {container.release for container in listed if container.is_running}
         slots = [container.slot for container in listed if container.is_running]
         if len(running) > 2 or len(set(slots)) < len(slots):

@@ -39,7 +39,7 @@ def _in_progress(world: World) -> bool:
 def deploy(world: World, reference: str) -> None:
     """Begin a rollout, unless one or a change by hand is under way."""
     serving = world.serving()
-    if _in_progress(world) or serving is None or len(world.docker.containers) != 1 or world.proxy.old:
+    if _in_progress(world) or serving is None or len(world.docker.containers_by_id) != 1 or world.proxy.old:
         return
     stale = world.consul.get("active") != serving.reference or reference == serving.reference
     if stale or world.consul.away:
@@ -64,7 +64,7 @@ def coordinate(world: World) -> None:
 
 
 def _next_phase(world: World, phase: Phase, to: RecordedRelease, back: RecordedRelease) -> Phase | None:
-    by_release = {c.release: c for c in world.docker.containers.values()}
+    by_release = {c.release: c for c in world.docker.containers_by_id.values()}
     target, source = by_release.get(to.release), by_release.get(back.release)
     servers, memory = world.proxy.process.servers, world.agent.memory
     failed = any(key.startswith(to.release) for key in memory.failures)
@@ -107,7 +107,7 @@ def abort(world: World) -> None:
 
 def restore(world: World) -> None:
     """Restore a snapshot of Consul: an agent that still has its journal holds against it."""
-    world.restored = world.consul.saved is not None
+    world.restored = world.consul.has_saved
     world.consul.restore_snapshot()
     world.monitor.activate(world.consul.get("active") or "")
 
@@ -132,7 +132,8 @@ def kill(world: World, steps: int) -> None:
 
 def wipe(world: World) -> None:
     """Let the agent die and lose its journal."""
-    world.agent.restart(wiped=True)
+    world.agent.kill()
+    world.start_agent(wiped=True)
 
 
 def reload(world: World) -> None:
@@ -167,14 +168,15 @@ def die(world: World, slot: SlotName) -> None:
 def remove(world: World, slot: SlotName) -> None:
     """Remove the container in *slot* by hand."""
     occupant = world.occupant(slot)
-    if occupant is not None and not world.docker.works:
+    if occupant is not None and not world.agent.jobs.under_way():
         world.excuse_all()
-        del world.docker.containers[occupant.id]
+        world.docker.forget(occupant.id)
 
 
 def heal(world: World) -> None:
     """End all faults."""
-    world.docker.down = world.proxy.down = world.leaving = False
+    world.docker.set_away(is_away=False)
+    world.proxy.down = world.leaving = False
     world.proxy.master_answers = True
     world.consul.away = ""
     world.docker.sick.clear()
@@ -191,7 +193,7 @@ def settle(world: World) -> bool:
 
     def rests() -> bool:
         coordinate(world)
-        if world.agent.ticks_with_actions != quiet_since[1] or world.docker.works or _in_progress(world):
+        if world.agent.ticks_with_actions != quiet_since[1] or world.agent.jobs.under_way() or _in_progress(world):
             quiet_since[:] = [world.now, world.agent.ticks_with_actions]
         return world.now - quiet_since[0] > 31.0
 
@@ -211,13 +213,13 @@ def is_converged(world: World) -> str:
     if desired.hold and (desired.hold.reference in failed or desired.hold.release in failed):
         wanted.pop()
     possible = [reference for reference in wanted if reference in GOOD]
-    present = sorted(container.reference for container in world.docker.containers.values())
+    present = sorted(container.reference for container in world.docker.containers_by_id.values())
     serving = world.serving()
     if desired.serve.reference in GOOD and (serving is None or serving.reference != desired.serve.reference):
         return f"{desired.serve.reference} should serve, {serving} does"
     if desired.serve.reference in GOOD and present != sorted(possible):
         return f"containers {present}, wanted {possible}"
-    slots = {container.slot for container in world.docker.containers.values()}
+    slots = {container.slot for container in world.docker.containers_by_id.values()}
     if desired.serve.reference in GOOD and set(world.proxy.process.pins) != slots:
         return f"pins {dict(world.proxy.process.pins)} for slots {slots}"
     return ""

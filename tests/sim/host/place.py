@@ -1,35 +1,24 @@
-"""What the models of agent and monitor need of the host they are on: the one-host world, or one of a fleet."""
+"""What the agent and its monitor need of the host they are on: the one-host world, or one of a fleet."""
 
 from typing import TYPE_CHECKING, Protocol
 
-from agent.core.host.observed import Observed
-from agent.core.host.plan import Plan
-from agent.core.host.validate import Validated
 from agent.core.model.app import App
-from agent.core.model.keys import Outcome
 from agent.core.model.names import NodeName, SlotName
 from agent.core.model.record import RolloutRecord
 from tests.sim.host.docker_model import DockerModel
 from tests.sim.host.proxy_model import ProxyModel
 
 if TYPE_CHECKING:
-    from tests.sim.host.agent_model import Agent
+    from tests.sim.host.agent import Agent
     from tests.sim.host.monitor import Monitor
 
 
 class DesiredState(Protocol):
-    """What the host reads of Consul."""
-
-    @property
-    def away(self) -> str:
-        """Why there is no answer; empty when there is."""
+    """What Consul holds of the app, for the monitor of one host."""
 
     @property
     def record(self) -> RolloutRecord | None:
         """The rollout record as it is."""
-
-    def read(self) -> Outcome:
-        """Answer one recursive read."""
 
     def get(self, key: str) -> str | None:
         """Return the value of ``active`` or ``stage``."""
@@ -45,10 +34,6 @@ class Place(Protocol):
     @property
     def now(self) -> float:
         """Monotonic seconds."""
-
-    @property
-    def leaving(self) -> bool:
-        """Whether an operator takes the host out of traffic."""
 
     @property
     def node(self) -> NodeName:
@@ -70,8 +55,8 @@ class Place(Protocol):
     def agent(self) -> "Agent":
         """Its agent."""
 
+    def sync(self) -> None:
+        """Bring HAProxy to the present."""
+
     def close_sessions(self, slot: SlotName) -> None:
         """Do what `shutdown sessions` does."""
-
-    def ticked(self, observed: Observed, validated: Validated, plan: Plan) -> None:
-        """Take note of a tick whose plan was carried out."""

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from agent.core.host.observed import Proxy, Server, Unavailable, Worker
+from agent.core.host.observed import Proxy, Server, Worker
+from agent.core.model.errors import HaproxyUnavailableError
 from agent.core.model.names import ContainerId, Pin, SlotName
 from agent.core.model.states import AdminState, ReadinessGate
 
@@ -156,10 +157,19 @@ class ProxyModel:
         pid, start = self.process.pid + 1, self.now
         return Process(pid, start, servers, dict(self.saved_pins), self.saved_gate)
 
-    def observe(self) -> Proxy | Unavailable:
-        """Answer as the runtime socket does."""
+    def check(self) -> None:
+        """
+        Say whether the runtime socket answers.
+
+        Raises:
+            HaproxyUnavailableError: it does not.
+        """
         if self.down:
-            return Unavailable("HAProxy does not answer")
+            raise HaproxyUnavailableError("HAProxy does not answer")
+
+    def observe(self) -> Proxy:
+        """Answer as the runtime socket does; errors as :meth:`check`."""
+        self.check()
         process = self.process
         return Proxy(
             worker=Worker(process.pid, int(process.started)),

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from agent.core.model.names import SlotName
 from tests.sim.host import operator_model as host
-from tests.sim.host.agent_model import Bug
+from tests.sim.host.agent import Bug
 from tests.sim.host.world import World
 
 Deed = tuple[str, object]
@@ -93,7 +93,7 @@ DEEDS: dict[str, Callable[[World, object], object]] = {
     "restart_proxy": lambda world, what: host.restart_proxy(world, keep=bool(what)),
     "die": lambda world, what: host.die(world, SlotName(str(what))),
     "remove": lambda world, what: host.remove(world, SlotName(str(what))),
-    "docker": lambda world, what: setattr(world.docker, "down", bool(what)),
+    "docker": lambda world, what: world.docker.set_away(is_away=bool(what)),
     "haproxy": _haproxy,
     "consul": lambda world, what: setattr(world.consul, "away", str(what)),
     "master": lambda world, what: setattr(world.proxy, "master_answers", bool(what)),

@@ -95,7 +95,7 @@ def test_l5_nothing_is_orphaned(schedule: Schedule, seed: int) -> None:
     """At rest each container has a slot of its own, and a pin leads only to a slot that holds one."""
     world = run(schedule, seed)
     host.settle(world)
-    slots = [container.slot for container in world.docker.containers.values()]
+    slots = [container.slot for container in world.docker.containers_by_id.values()]
     assert len(slots) == len(set(slots)), f"containers beside each other: {slots}"
     assert set(world.proxy.process.pins) <= set(slots), f"pins {dict(world.proxy.process.pins)} for slots {slots}"
 

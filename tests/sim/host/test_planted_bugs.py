@@ -15,7 +15,7 @@ from agent.core.model.keys import Outcome
 from agent.core.model.names import NodeName, SlotName
 from agent.core.model.states import AdminState
 from tests.sim.host import operator_model as host
-from tests.sim.host.agent_model import Bug
+from tests.sim.host.agent import Bug
 from tests.sim.host.schedules import Schedule, run
 from tests.sim.host.world import World
 
@@ -46,6 +46,13 @@ def switch_instead_of_staging(action: Action, decision_input: DecisionInput) -> 
     if isinstance(action, SetState) and action.state is AdminState.DRAIN:
         return (Switch(action.slot, action.slot.other, AdminState.DRAIN),)
     return (action,)
+
+
+def switch_for_good_instead_of_staging(action: Action, decision_input: DecisionInput) -> tuple[Action, ...]:
+    """As above, and not take it back a tick later, before any visitor comes."""
+    if isinstance(action, Switch) and decision_input.now > 5.5:
+        return ()
+    return switch_instead_of_staging(action, decision_input)
 
 
 def maint_at_once(action: Action, decision_input: DecisionInput) -> tuple[Action, ...]:
@@ -130,7 +137,7 @@ BAD: Schedule = [(("stage", "app:b"), 6.0), (("withdraw", None), 3.0)]
         ("S7", [(("stage", "app:b"), 6.0)], Bug(plan=run_into_a_taken_slot)),
         ("S8", SWITCH, Bug(plan=stop_what_drains)),
         ("S8", OLD_WORKER, seeing(no_old_workers)),
-        ("S9", BAD, each(switch_instead_of_staging)),
+        ("S9", BAD, each(switch_for_good_instead_of_staging)),
         ("S12", [(("activate", "app:n-never"), 4.0)], seeing(good_at_once)),
         ("S12", AWAY, seeing(empty_when_away)),
         ("S14", SWITCH, each(maint_at_once)),

@@ -3,17 +3,20 @@
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
-from agent.core.host.observed import Container, Observed
-from agent.core.host.plan import Plan
-from agent.core.host.validate import Validated
+from agent.core.host.build_report import HostView
+from agent.core.host.observed import Container
 from agent.core.model.app import App, DeployTimings
 from agent.core.model.names import AppName, ContainerId, NodeName, Pin, SlotName
-from tests.sim.host.agent_model import Agent, Bug
+from tests.sim.consul.link import Link
+from tests.sim.consul.servers import SimConsul
+from tests.sim.host.agent import Agent, Bug, Telling
 from tests.sim.host.consul_model import ConsulModel
 from tests.sim.host.docker_model import DockerModel
 from tests.sim.host.monitor import Monitor
 from tests.sim.host.proxy_model import Process, ProxyModel, Request
+from tests.sim.world_clock import WorldClock
 
 STEP_S = 0.1
 KNOBS = DeployTimings(
@@ -54,34 +57,64 @@ class World:
 
     seed: int = 0
     bug: Bug = field(default_factory=Bug)
-    now: float = 0.0
-    leaving: bool = False
+    clock: WorldClock = field(default_factory=WorldClock)
     restored: bool = False
     """A snapshot of Consul was restored: somebody has to adopt it."""
     node: NodeName = field(default=NodeName("web-1"))
     boot_wait_s: float = 3.0
     app: App = field(default_factory=lambda: App(name=AppName("cs90"), knobs=KNOBS))
-    consul: ConsulModel = field(default_factory=ConsulModel)
-    docker: DockerModel = field(default_factory=DockerModel)
     visitors: list[Visitor] = field(default_factory=list)
     failed: int = 0
     phase_seen: tuple[int, int] = (0, 0)
     phase_since: float = 0.0
     """When the coordinator's present phase began."""
+    starts: int = 0
+    consul: ConsulModel = field(init=False)
+    docker: DockerModel = field(init=False)
     proxy: ProxyModel = field(init=False)
     monitor: Monitor = field(init=False)
     agent: Agent = field(init=False)
-    woken_by: object = None
 
     def __post_init__(self) -> None:
+        close_all()
+        _OPEN.append(self)
+        servers = SimConsul(self.clock)
+        self.docker = DockerModel(self.clock)
         self.proxy = ProxyModel(self.docker.answers)
         self.monitor = Monitor(self)
-        self.agent = Agent(self, self.bug)
+        telling = Telling(ticked=_nothing, died=self.start_agent, crashed=partial(self.monitor.breach, "crash"))
+        link = Link(servers, random.Random(self.seed + 1))
+        self.agent = Agent(self, self.clock.loop, link, random.Random(self.seed + 2), telling, self.bug)
+        self.consul = ConsulModel(servers, self.app.name, self.agent.transport)
+        self.start_agent()
         rng = random.Random(self.seed)
         self.visitors = [
             Visitor(rng.choice((0.4, 0.9, 2.3)), rng.random() < 0.4, rng.choice((0, 4, 9))) for _ in range(5)
         ]
         self.visitors.append(Visitor(STEP_S, keeps_alive=False, long_every=7, forgets=True))
+
+    @property
+    def now(self) -> float:
+        """Seconds since the world began."""
+        return self.clock.now
+
+    @property
+    def leaving(self) -> bool:
+        """Whether an operator takes the host out of traffic."""
+        return self.agent.leaving
+
+    @leaving.setter
+    def leaving(self, leaving: bool) -> None:
+        self.agent.set_leaving(leaving=leaving)
+
+    def start_agent(self, *, wiped: bool = False, rebooted: bool = False) -> None:
+        """Start the agent's process."""
+        self.starts += 1
+        self.agent.start(f"boot.{self.starts}", wiped=wiped, rebooted=rebooted)
+
+    def sync(self) -> None:
+        """Bring HAProxy to the present."""
+        self.proxy.advance(self.now)
 
     def run_for(self, seconds: float, until: Callable[[], bool] | None = None) -> bool:
         """Let time pass; stop early when *until* holds, and say whether it did."""
@@ -94,8 +127,7 @@ class World:
 
     def step(self) -> None:
         """Let a tenth of a second pass."""
-        self.now = round(self.now + STEP_S, 3)
-        self.docker.advance(self.now)
+        self.clock.run(round(self.now + STEP_S, 3))
         self.proxy.process.clients = sum(v.process is self.proxy.process for v in self.visitors if v.keeps_alive)
         self.proxy.advance(self.now)
         for visitor in self.visitors:
@@ -103,16 +135,7 @@ class World:
                 self._ask(visitor)
         if self.proxy.down:
             self.proxy.requests.clear()
-        self.agent.probe()
-        keys = self.consul.index, self.consul.away
-        signature = (self._host(), keys, self.proxy.process.pid, self.proxy.down, self.docker.down, self.leaving)
-        if self.now >= self.agent.look_at or (signature != self.woken_by and self.agent.plan is not None):
-            self.woken_by = signature
-            self.agent.tick()
         self.monitor.look()
-
-    def _host(self) -> object:
-        return tuple((c.id, c.state) for c in self.docker.containers.values()), len(self.docker.results)
 
     def _ask(self, visitor: Visitor) -> None:
         visitor.next_at, visitor.asked = self.now + visitor.period_s, visitor.asked + 1
@@ -149,12 +172,9 @@ class World:
         process = self.proxy.process
         self.proxy.requests = [r for r in self.proxy.requests if not (r.process is process and r.slot is slot)]
 
-    def ticked(self, observed: Observed, validated: Validated, plan: Plan) -> None:
-        """Nobody reads this host's report."""
-
     def occupant(self, slot: SlotName) -> Container | None:
         """Return any container in *slot*."""
-        return next((c for c in self.docker.containers.values() if c.slot is slot), None)
+        return next((c for c in self.docker.containers_by_id.values() if c.slot is slot), None)
 
     def serving(self) -> Container | None:
         """Return the running container new visitors reach."""
@@ -163,8 +183,21 @@ class World:
 
     def excuse_all(self) -> None:
         """Note that a fault may move the visitors of every container there is."""
-        self.monitor.excused.update(self.docker.containers)
+        self.monitor.excused.update(self.docker.containers_by_id)
 
     def label(self, container: ContainerId, **changes: object) -> None:
         """Change what Docker says of a container."""
-        self.docker.containers[container] = replace(self.docker.containers[container], **changes)  # type: ignore[arg-type]
+        self.docker.put(replace(self.docker.containers_by_id[container], **changes))  # type: ignore[arg-type]
+
+
+_OPEN: list[World] = []
+
+
+def close_all() -> None:
+    """End what still runs of worlds that were looked at before."""
+    while _OPEN:
+        _OPEN.pop().clock.end()
+
+
+def _nothing(_: HostView) -> None:
+    """Nobody reads this host's report."""

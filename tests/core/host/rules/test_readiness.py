@@ -2,7 +2,6 @@
 
 import pytest
 
-from agent.adapters.host.journal import _rebased
 from agent.core.model.names import NodeName, SlotName
 from agent.core.model.record import Phase, RecordedRelease
 from agent.core.model.report import NodeReport, SlotReport
@@ -59,7 +58,7 @@ def test_where_visitors_have_one_release_only_a_joiner_waits_for_that_one(phase:
 def test_a_joiner_whose_other_release_failed_is_ready_with_the_one_it_serves() -> None:
     """With a reason to show; more cannot be had."""
     world = booting(Phase.BAKING, source="app:e-exits")
-    assert world.run_for(3, lambda: world.serving() is not None)
+    assert world.run_for(5, lambda: world.serving() is not None)
     assert world.run_for(15, lambda: is_ready(world))
     assert world.agent.memory.failures
 
@@ -76,8 +75,9 @@ def test_an_agent_that_restarts_beside_a_release_that_serves_changes_no_readines
     """With the journal or without, though the release beside it is gone meanwhile."""
     world = booting(Phase.BAKING)
     assert world.run_for(30, lambda: is_ready(world))
-    held = next(c for c in world.docker.containers.values() if c.reference == "app:a")
-    world.agent.restart(wiped=wiped)
+    held = next(c for c in world.docker.containers_by_id.values() if c.reference == "app:a")
+    world.agent.kill()
+    world.start_agent(wiped=wiped)
     world.docker.exit(held.id, 1)
     for _ in range(200):
         world.step()
@@ -89,7 +89,8 @@ def test_an_agent_that_restarts_before_its_host_was_ready_does_not_make_it_so() 
     world = booting(Phase.BAKING, source="app:a")
     assert world.run_for(20, lambda: world.serving() is not None)
     assert not is_ready(world)
-    world.agent.restart(wiped=True)
+    world.agent.kill()
+    world.start_agent(wiped=True)
     while not is_ready(world):
         assert world.now < 30
         world.step()
@@ -98,11 +99,11 @@ def test_an_agent_that_restarts_before_its_host_was_ready_does_not_make_it_so() 
 
 def reboot(world: World) -> None:
     """Everything stops; HAProxy comes back without states, the containers wait for the agent."""
-    for container in tuple(world.docker.containers.values()):
+    for container in tuple(world.docker.containers_by_id.values()):
         world.docker.exit(container.id, 137)
     world.proxy.restart(keep=False)
-    world.agent.memory = world.agent.journal = _rebased(world.agent.journal, 0.0)
-    world.agent.restart()
+    world.agent.kill()
+    world.start_agent(rebooted=True)
 
 
 def serving_a() -> World:
@@ -158,14 +159,14 @@ def test_a_member_that_reboots_is_ready_only_once_it_runs_both_again() -> None:
 def test_a_member_that_reboots_does_not_wait_for_ever_for_a_release_that_is_broken_by_now(how: str) -> None:
     """After a power cut every host boots: what is wrong with the old release may not keep all of them out."""
     world = baking()
-    held = next(c for c in world.docker.containers.values() if c.reference == "app:a")
+    held = next(c for c in world.docker.containers_by_id.values() if c.reference == "app:a")
     reboot(world)
     world.docker.sick.add(held.id)
     began = world.now
     while not is_ready(world):
         assert world.now < began + 40
         world.step()
-        if how == "dies" and world.docker.containers[held.id].is_running:
+        if how == "dies" and world.docker.containers_by_id[held.id].is_running:
             world.docker.exit(held.id, 1)
     assert world.now > began + KNOBS.healthy_deadline, "it was waited for"
     serving = world.serving()
@@ -209,7 +210,7 @@ def test_a_host_that_cannot_catch_up_goes_on_with_what_it_serves() -> None:
 def test_a_member_stays_ready_though_the_target_dies_at_the_commit() -> None:
     """It had both: what is wrong with a release may not close every gate at once."""
     world = staged()
-    held = next(c for c in world.docker.containers.values() if c.reference == "app:b")
+    held = next(c for c in world.docker.containers_by_id.values() if c.reference == "app:b")
     world.monitor.activate("app:b")
     world.docker.exit(held.id, 1)
     world.consul.enter(Phase.READY)

@@ -1,18 +1,17 @@
 """
 A model of the Consul servers: keys with ModifyIndex, transactions, sessions with a TTL, the catalog, snapshots.
 
-As measured in facts/consul.md: an equal value moves no index and wakes nobody, `check-index` fails on a missing key,
+As measured on real ones: an equal value moves no index and wakes nobody, `check-index` fails on a missing key,
 a session lives for twice its TTL without a renewal, a write to a key of a dead session's lock goes through.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from agent.adapters.consul.services import CheckStatus, Instance, Instances
+from agent.adapters.consul.services import CheckStatus, Instance
 from agent.adapters.consul.wire import Op, TxnConflict, TxnDone, TxnResult, Verb
 from agent.core.model.keys import KeyValue
-from tests.sim.fleet.clock import Clock
+from tests.sim.world_clock import WorldClock
 
 SESSION_TTL_S = 15.0
 
@@ -37,6 +36,23 @@ class Commit:
 
 
 @dataclass(slots=True)
+class Topic:
+    """What blocking queries wait for: a key, all keys below a prefix, or the catalog."""
+
+    index: int
+    """Of its last change."""
+    waiting: list[Callable[[], None]] = field(default_factory=list)
+    """Called once, at its next change."""
+
+    def change(self, index: int) -> None:
+        """Move to *index*, and wake who waits."""
+        self.index = index
+        waiting, self.waiting = self.waiting, []
+        for wake in waiting:
+            wake()
+
+
+@dataclass(slots=True)
 class _Saved:
     index: int
     kv: dict[str, KeyValue]
@@ -46,7 +62,7 @@ class _Saved:
 class SimConsul:
     """The servers' state; every call is answered at once (links make it late)."""
 
-    clock: Clock
+    clock: WorldClock
     index: int = 100
     is_away: bool = False
     """No quorum: nothing is read or written."""
@@ -58,9 +74,13 @@ class SimConsul:
     on_restore: list[Callable[[], None]] = field(default_factory=list)
     saved: _Saved | None = None
     restored_times: int = 0
-    _watchers: dict[str, list[Callable[[], None]]] = field(default_factory=lambda: defaultdict(list))
-    _prefix_index: dict[str, int] = field(default_factory=dict)
+    _prefixes: dict[str, Topic] = field(default_factory=dict)
+    _keys: dict[str, Topic] = field(default_factory=dict)
+    _agents: Topic = field(init=False)
     _made: int = 0
+
+    def __post_init__(self) -> None:
+        self._agents = Topic(self.index)
 
     def get(self, key: str) -> KeyValue | None:
         """Read one key."""
@@ -70,32 +90,31 @@ class SimConsul:
         """Read everything under *prefix*."""
         return tuple(entry for key, entry in self.kv.items() if key.startswith(prefix))
 
-    def watch(self, prefix: str, wake: Callable[[], None]) -> None:
-        """Call *wake* after each change under *prefix*."""
-        self._watchers[prefix].append(wake)
+    def topic(self, key: str, *, is_prefix: bool) -> Topic:
+        """Return what a query for *key*, or for everything below it, waits for."""
+        topics = self._prefixes if is_prefix else self._keys
+        if key not in topics:
+            topics[key] = Topic(self.index)
+        return topics[key]
 
-    def unwatch(self, prefix: str, wake: Callable[[], None]) -> None:
-        """Stop that."""
-        if wake in self._watchers[prefix]:
-            self._watchers[prefix].remove(wake)
-
-    def index_of(self, prefix: str) -> int:
-        """Return the index of the last change under a watched prefix."""
-        return self._prefix_index.get(prefix, self.index)
+    @property
+    def agents(self) -> Topic:
+        """What a query for the agents' service waits for."""
+        return self._agents
 
     def put(self, key: str, value: bytes, by: str = "") -> None:
         """Write one key."""
         self.txn((Op(Verb.SET, key, value),), by)
 
     def txn(self, ops: Sequence[Op], by: str = "") -> TxnResult:
-        """Do all of *ops*, or none where a guard does not hold."""
+        """Do all of *ops*, or none where a guard does not hold; a write that changes nothing moves no index."""
         for position, op in enumerate(ops):
             problem = self._problem(op)
             if problem:
                 return TxnConflict(position, problem)
         written = tuple(op for op in ops if op.verb in _WRITES and self._changes(op))
         if not written:
-            return TxnDone(())
+            return TxnDone(self._results(ops))
         self.index += 1
         before = {op.key: self.kv.get(op.key) for op in written}
         for op in written:
@@ -104,7 +123,10 @@ class SimConsul:
         for note in self.on_commit:
             note(commit)
         self._notify([op.key for op in written])
-        return TxnDone(tuple(self.kv[op.key] for op in written if op.key in self.kv))
+        return TxnDone(self._results(ops))
+
+    def _results(self, ops: Sequence[Op]) -> tuple[KeyValue, ...]:
+        return tuple(self.kv[op.key] for op in ops if op.verb in _ANSWERED and op.key in self.kv)
 
     def _problem(self, op: Op) -> str:
         entry = self.kv.get(op.key)
@@ -147,11 +169,15 @@ class SimConsul:
                     del self.kv[key]
 
     def _notify(self, keys: Sequence[str]) -> None:
-        for prefix, wakes in self._watchers.items():
+        for prefix, topic in self._prefixes.items():
             if any(key.startswith(prefix) for key in keys):
-                self._prefix_index[prefix] = self.index
-                for wake in tuple(wakes):
-                    wake()
+                topic.change(self.index)
+        for key in keys:
+            if key in self._keys:
+                self._keys[key].change(self.index)
+
+    def _every_topic(self) -> tuple[Topic, ...]:
+        return (*self._prefixes.values(), *self._keys.values(), self._agents)
 
     def open_session(self, machine: str) -> str:
         """Create a session; it ends with its machine, or unrenewed after twice its TTL."""
@@ -195,9 +221,8 @@ class SimConsul:
         if not is_away:
             for session_id in tuple(self.sessions):
                 self.renew(session_id)
-            for wakes in self._watchers.values():
-                for wake in tuple(wakes):
-                    wake()
+            for topic in self._every_topic():
+                topic.change(topic.index)
 
     def machine_died(self, machine: str) -> None:
         """End the sessions of a machine, and call its service critical."""
@@ -206,17 +231,26 @@ class SimConsul:
         self.set_status(machine, CheckStatus.CRITICAL)
 
     def register(self, machine: str, meta: dict[str, str]) -> None:
-        """Register the agent of a machine, its check passing."""
-        self.catalog[machine] = Instance(f"tidegate-agent-{machine}", machine, "", 0, meta, CheckStatus.PASSING)
+        """Register the agent of a machine; its check passes. The same again changes nothing."""
+        made = Instance(f"tidegate-agent-{machine}", machine, "", 0, meta, CheckStatus.PASSING)
+        if self.catalog.get(machine) != made:
+            self.catalog[machine] = made
+            self._catalog_changed()
 
     def set_status(self, machine: str, status: CheckStatus) -> None:
         """Let the check of a machine's agent come to a result."""
         if machine in self.catalog and self.catalog[machine].status is not status:
             self.catalog[machine] = replace(self.catalog[machine], status=status)
+            self._catalog_changed()
 
-    def instances(self) -> Instances:
-        """Answer who is alive."""
-        return Instances(tuple(self.catalog.values()), self.index, is_filtered=False)
+    def deregister(self, machine: str) -> None:
+        """Take a machine's agent out of the catalog."""
+        if self.catalog.pop(machine, None) is not None:
+            self._catalog_changed()
+
+    def _catalog_changed(self) -> None:
+        self.index += 1
+        self._agents.change(self.index)
 
     def take_snapshot(self) -> None:
         """Remember all keys, to be restored later."""
@@ -231,10 +265,9 @@ class SimConsul:
         self.sessions.clear()
         for note in self.on_restore:
             note()
-        for prefix, wakes in self._watchers.items():
-            self._prefix_index[prefix] = self.index
-            for wake in tuple(wakes):
-                wake()
+        for topic in self._every_topic():
+            topic.change(self.index)
 
 
 _WRITES = frozenset({Verb.SET, Verb.CAS, Verb.LOCK, Verb.DELETE, Verb.DELETE_CAS, Verb.DELETE_TREE})
+_ANSWERED = frozenset({Verb.SET, Verb.CAS, Verb.LOCK, Verb.UNLOCK, Verb.GET, Verb.CHECK_INDEX, Verb.CHECK_SESSION})
