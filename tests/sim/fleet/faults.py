@@ -60,7 +60,6 @@ def inject_fault(world: FleetWorld, name: str) -> None:
 def heal(world: FleetWorld) -> None:
     """End all faults that last, and let no more come."""
     world.is_healed = True
-    world.registry_is_away = False
     was_away = world.consul.is_away
     if was_away:
         world.set_consul_away(is_away=False)

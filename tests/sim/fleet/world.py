@@ -1,16 +1,15 @@
 """The fleet together: hosts, coordinators, operators, visitors and who watches them, in one virtual time."""
 
-import asyncio
 import json
 import random
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from agent.core.model import keys
 from agent.core.model.app import App, DeployTimings
-from agent.core.model.errors import PermanentError, TransientError
-from agent.core.model.names import Digest, ImageReference, NodeName
+from agent.core.model.names import NodeName
 from agent.core.model.record import Phase
 from agent.core.model.states import AdminState
 from agent.core.rollout.decision import Decision
@@ -21,11 +20,11 @@ from tests.sim.fleet.names import APP
 from tests.sim.fleet.node import FOREVER, Node
 from tests.sim.fleet.operators import CommandBug, Operator
 from tests.sim.fleet.record_monitor import LOCK, RECORD, RecordMonitor, Rollout
+from tests.sim.fleet.registry import SimRegistry
 from tests.sim.fleet.surroundings import Surroundings
 from tests.sim.fleet.visit_checks import VisitChecks
 from tests.sim.fleet.visitors import Traffic
 from tests.sim.host.agent import Bug
-from tests.sim.host.docker_model import behaviour_of, digest_of
 from tests.sim.world_clock import WorldClock
 
 KNOBS = DeployTimings(
@@ -70,6 +69,7 @@ class FleetWorld:
     on_phase: list[Callable[[Decision], None]] = field(default_factory=list)
     rng: random.Random = field(init=False)
     consul: SimConsul = field(init=False)
+    registry: SimRegistry = field(init=False)
     record_monitor: RecordMonitor = field(init=False)
     visit_checks: VisitChecks = field(init=False)
     traffic: Traffic = field(init=False)
@@ -79,7 +79,6 @@ class FleetWorld:
     """What is breached from now on is of the end of the run."""
     is_healed: bool = False
     """All faults have ended for good."""
-    registry_is_away: bool = False
     leaderless_since: float | None = None
     """Since when nobody leads though somebody could, and no other fault came (L4)."""
     leaderless_s: float = 0.0
@@ -89,6 +88,7 @@ class FleetWorld:
     def __post_init__(self) -> None:
         self.rng = random.Random(self.seed)
         self.consul = SimConsul(self.clock)
+        self.registry = SimRegistry(self.rng)
         self.record_monitor = RecordMonitor(
             self.breach, self._may_write, self._may_commit, self._may_retire, self._entered
         )
@@ -123,7 +123,7 @@ class FleetWorld:
             random.Random(self.rng.random()),
             took=self.visit_checks.took,
             ticked=self._ticked,
-            crashed=self._crashed,
+            crashed=partial(self.breach, "crash"),
         )
         node = Node(NodeName(name), surroundings, self.link(), machine=self.rng.randrange(10**6))
         self.nodes[node.name] = node
@@ -136,8 +136,8 @@ class FleetWorld:
             self.clock,
             link or self.link(),
             random.Random(self.rng.random()),
-            self.resolve,
-            self._crashed,
+            self.registry.digest,
+            partial(self.breach, "crash"),
             self.bug.coordinator,
             clock_skew_s,
         )
@@ -148,16 +148,6 @@ class FleetWorld:
     def operator(self, name: str) -> Operator:
         """Return somebody at a command line of their own."""
         return Operator(name, self.clock, self.link(), self.note, self.bug.command)
-
-    async def resolve(self, image: ImageReference) -> Digest:
-        """Answer as the registry does; errors as its client's."""
-        await asyncio.sleep(self.rng.uniform(0.02, 0.5))
-        behaviour = behaviour_of(image)
-        if behaviour == "missing":
-            raise PermanentError("manifest unknown")
-        if behaviour == "quiet" or self.registry_is_away:
-            raise TransientError("registry does not answer")
-        return digest_of(image)
 
     def _hosts(self) -> list[Node]:
         return list(self.nodes.values())
@@ -191,9 +181,6 @@ class FleetWorld:
             return
         self.note(f"BREACH {name}: {what}")
         self.breaches[name].append(f"{self.clock.now:.2f}s: {what}")
-
-    def _crashed(self, error: str) -> None:
-        self.breach("crash", error)
 
     def _committed(self, commit: Commit) -> None:
         self.record_monitor.commit(commit)
