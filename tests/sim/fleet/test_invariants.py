@@ -34,6 +34,7 @@ def test_the_invariants_hold_in_rollouts_on_3_to_20_hosts(first: int) -> None:
 
 
 @pytest.mark.fleet
+@pytest.mark.timeout(400)  # 40 s of one core: 25,000 ticks of the shipped reconciler
 @pytest.mark.parametrize("seed", range(1, 4))
 def test_the_invariants_hold_on_200_hosts(seed: int) -> None:
     """A step, a barrier and the idleness of many."""
@@ -75,6 +76,7 @@ def test_the_invariants_hold_in_2000_rollouts(first: int) -> None:
 
 
 @pytest.mark.full
+@pytest.mark.timeout(1800)  # as above, five times and more
 @pytest.mark.parametrize("seed", range(1, 4))
 def test_the_invariants_hold_on_1000_hosts(seed: int) -> None:
     """As far as Tidegate is meant to go."""
