@@ -16,7 +16,7 @@ Else each rule adds its fragment, in this order; what is not due yet is only sho
 =====================  =================================================================
 rule                   plans
 =====================  =================================================================
-note_ready             to remember that the host has both releases of a rollout
+mark_ready             to remember that the host has both releases of a rollout
 keep_pins              the pins of all that visitors may hold
 tidy_empty_slots       ``maint`` for slots without a container
 retire                 out of traffic, not wanted: visitors finish (KEEP), or go back at

@@ -69,12 +69,12 @@ class RuleContext:
                 return None
 
     def insists_on(self, release: DesiredRelease) -> bool:
-        """Whether a failed attempt with *want* is made again after a pause: it is to serve, and nothing does."""
+        """Whether a failed attempt with *release* is made again after a pause: it is to serve, and nothing does."""
         serving = any(self.server(slot).is_ready for slot in self.occupants)
         return release is self.serve and not serving
 
     def slot_with(self, role: SlotRole) -> SlotName | None:
-        """Return the slot whose occupant has *goal*."""
+        """Return the slot whose occupant has *role*."""
         return next((slot for slot, has in self.roles.items() if has is role), None)
 
     def server(self, slot: SlotName) -> Server:

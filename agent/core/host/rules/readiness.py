@@ -77,7 +77,7 @@ def _lacks(context: RuleContext) -> str | None:
 
 
 def _lack(context: RuleContext, release: DesiredRelease) -> str | None:
-    """Return why visitors of *want* would not find it here; None also for a release that has failed."""
+    """Return why visitors of *release* would not find it here; None also for a release that has failed."""
     if _has_failed(context.memory.failures.get(release.key)):
         return None
     occupant = next((occupant for occupant in context.occupants.values() if release.is_met_by(occupant)), None)

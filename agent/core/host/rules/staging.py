@@ -43,7 +43,7 @@ class Unstaged:
 
 
 def why_not_staged(context: RuleContext, slot: SlotName, release: DesiredRelease) -> Unstaged | None:
-    """Return what keeps the occupant of *slot* from being staged as *want*; None: it is fit to be switched to."""
+    """Return what keeps the occupant of *slot* from being staged as *release*; None: it is fit to be switched to."""
     job, occupant = context.job(slot), context.occupants[slot]
     if job is not None:
         return Unstaged(Check.NO_JOB, f"{job.kind} {release.reference}", context.now + BUSY_POLL_S)
