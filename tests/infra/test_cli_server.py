@@ -79,7 +79,7 @@ def documented(section: str) -> list[str]:
 
 
 def test_the_commands_of_the_page_create_the_stack_and_show_it(environment: dict[str, str]) -> None:
-    commands = documented("The plain way")
+    commands = documented("With the AWS CLI alone")
     assert any("create-stack" in command for command in commands)
     for command in commands:
         done = run(command.replace("ami-0123456789abcdef0", IMAGE), environment)
