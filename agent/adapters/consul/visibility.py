@@ -3,7 +3,7 @@ What a token may not see: the one place that asks whether an empty or short list
 
 A recursive read, or a look at the catalog, without permission is no error: Consul leaves out what it may not show. It
 says so from 1.11 on (``X-Consul-Results-Filtered-By-ACLs``); before that an empty list proves nothing, and a GET of a
-single key does: 403 where the right is missing (facts/consul, section 4).
+single key does: 403 where the right is missing.
 """
 
 from dataclasses import dataclass

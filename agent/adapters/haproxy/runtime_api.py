@@ -117,7 +117,7 @@ class HaproxySocket:
             new: must be exactly ``DRAIN`` and ``L7OK`` just before, unless *restore*.
             old: the slot that served.
             old_to: drain (its visitors stay) or maint (they move at once; open requests end undisturbed).
-            restore: *new* was good already: it served before HAProxy restarted, or is taken back to.
+            restore: *new* was good already: it served before HAProxy restarted.
 
         Raises:
             HaproxyRefusedError: ``switch_failed: ...``: *new* is not known good, and nothing was sent; or what was

@@ -32,7 +32,8 @@ say_why_unchanged      a note, where nothing is to be changed
 remove_doubles         the removal of containers beside a slot's occupant
 =====================  =================================================================
 
-Order is the invariant (S1): a slot leaves ``ready`` only in the one line that has made another one ready before.
+The order of the rules is not the order of the actions: `build_plan` puts those in order. That order is the invariant
+(S1): a slot leaves ``ready`` only in the one line that has made another one ready before.
 """
 
 from agent.core.host.desired import Unchanged
@@ -111,4 +112,4 @@ _RULES = (
     say_why_unchanged,
     remove_doubles,
 )
-"""A rule sees what those before it planned. It may show a slot otherwise and drop a pin; planned actions stay."""
+"""A rule may replace the view of a slot or drop a pin that an earlier one planned, but never an action."""

@@ -1,4 +1,4 @@
-"""The result of a decision: what is safe to do now, when to look again, and what to show meanwhile."""
+"""The result of a decision: what to do now, when to look again, what to show. `build_plan` orders the actions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

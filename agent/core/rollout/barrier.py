@@ -52,7 +52,7 @@ def unseen(host: Host, lost_after_s: float) -> str | None:
 
 
 def why_not_free(host: Host, target: RecordedRelease | None, strategy: Strategy) -> str | None:
-    """Say why a host has no slot for *target* (None: not known yet); one that holds the same release unused has."""
+    """Say why a host has no slot for *target* (None: not known yet); an idle slot that holds the target is free."""
     if (missing := unseen(host, strategy.lost_after)) is not None:
         return missing
     report, held = host.now, host.slot_of(target)

@@ -1,4 +1,4 @@
-"""What an advance or a command comes to in Consul: one guarded transaction with its audit entry (S13)."""
+"""What one step of a rollout, or one command, writes to Consul: a guarded transaction with an audit entry (S13)."""
 
 import json
 from collections.abc import Mapping, Sequence

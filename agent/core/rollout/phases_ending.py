@@ -59,7 +59,7 @@ def begin_abort(context: TransitionContext, why: str, failures: tuple[NodeFailur
 
 
 def begin_rollback(context: TransitionContext, why: str, failures: tuple[NodeFailure, ...] = ()) -> Change:
-    """Send everybody back to the source; without one a person has to decide."""
+    """Send everybody back to the source; without one end as ``rollback_failed``, and change nothing on the hosts."""
     if context.record.source is None:
         change = ended(
             context, Phase.ROLLBACK_FAILED, "rollback is impossible", f"{why}; there is no release to go back to"

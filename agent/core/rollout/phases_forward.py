@@ -27,7 +27,7 @@ class Unresolved:
 
 
 def start_or_wait(context: TransitionContext) -> Change | Waiting:
-    """Begin staging once the image is resolved, the source clear and a slot free on every live host."""
+    """Begin staging once the digest and the release that serves now are known, and every live host has a free slot."""
     record = context.record
     if record.flags.aborted:
         return ended(context, Phase.ABORTED, "aborted", record.flags.note or "aborted before it began")
@@ -91,7 +91,7 @@ def _not_free(context: TransitionContext, target: RecordedRelease | None) -> tup
 
 
 def stage_or_wait(context: TransitionContext) -> Change | Waiting:
-    """Go on to ``ready`` once every host is staged; joiners count as long as they come in time."""
+    """Go on to ``ready`` once every host is staged; hosts that join before the deadline are waited for, too."""
     if (back := _ends_early(context)) is not None:
         return back
     staged, waits = _staged(context)
@@ -206,7 +206,7 @@ def _ends_early(context: TransitionContext) -> Change | None:
 
 
 def _goes_back(context: TransitionContext) -> Change | None:
-    """Roll back what visitors have seen: asked for, or a host failed."""
+    """Begin a rollback if an operator asked for one or too many hosts failed; else return None."""
     record = context.record
     if record.flags.aborted:
         return begin_rollback(context, record.flags.note or "rolled back")

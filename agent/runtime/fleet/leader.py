@@ -3,7 +3,7 @@ Who coordinates: a Consul session that holds the lock of an app, and an epoch of
 
 The lock is advice; the fence is that each write checks the session and the record's index (``check-session``,
 ``cas``). A holder stops by itself before its session can have expired: when the last renewal that succeeded was
-*begun* more than ``FENCE_S`` ago. LockDelay is 0, which is safe because of the fence (facts/consul.md, section 2).
+*begun* more than ``FENCE_S`` ago. LockDelay is 0, which is safe because of the fence.
 
 The lock's value holds the epoch: the next holder writes the next one, in a transaction that also checks that the key
 is as it was read. The key is never deleted: its holder is released when the session ends.

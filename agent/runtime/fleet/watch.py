@@ -1,7 +1,7 @@
 """
 Watches one app's fleet for its coordinator: desired keys, reports and catalog, each by its own blocking query.
 
-Reports change by the hundred while a fleet stages: they are read at most once a second (facts/consul.md, section 4).
+Reports change by the hundred while a fleet stages: they are read at most once a second.
 What is known is put together anew at each look; hosts are seen to go by this watch's own clock.
 """
 

@@ -10,7 +10,7 @@ from agent.core.model.states import AdminState
 
 
 def keep_pins(context: RuleContext) -> Fragment:
-    """Keep the pins of all that visitors may hold; a pin of a slot without such an occupant goes."""
+    """Keep the pin of every release that a visitor's cookie may name; the pin of any other slot goes."""
     releases, held = desired_releases(context.at.desired), context.proxy.pins
     pins: dict[SlotName, Pin] = {}
     for slot, role in context.roles.items():

@@ -5,7 +5,7 @@ Visitors of either release may be sent to a host the moment it says ready, and e
 section 5). That concerns a host that boots between the commit and the end of the bake, and one that was away from
 Consul while the others staged. A host that once had both in this rollout and this boot stays ready whatever becomes of
 them, and a release that has failed with a reason is not waited for, nor one that does not come back within
-``healthy_deadline``: never may what is wrong with a release close every gate.
+``healthy_deadline``: a broken release must never make every host unready.
 """
 
 from agent.core.host.actions import SetReadinessGate

