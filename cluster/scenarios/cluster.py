@@ -4,18 +4,21 @@ import asyncio
 import contextlib
 import json
 import os
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
-from agent.adapters.consul.fleet import read_keys
+from agent.adapters.consul.fleet import read_fleet, read_keys, write_change
 from agent.adapters.consul.policies import Role
+from agent.adapters.consul.wire import TxnDone
 from agent.core.model.errors import TidegateError
 from agent.core.model.keys import histories
 from agent.core.model.names import AppName
 from agent.core.model.record import Phase
 from agent.core.model.report import NodeReport
-from agent.core.rollout.commands import current
+from agent.core.rollout.change import writes_of
+from agent.core.rollout.commands import CommandAuthor, current, promote
 from agent.core.rollout.decision import Decision
 from cluster.cluster import TIDEGATE, Cluster
 from cluster.machine import PAUSE_S, Machine, until_ready
@@ -92,6 +95,21 @@ class ClusterScenario:
     async def command(self, name: str, *options: str, role: Role = Role.OPERATOR) -> Said:
         """Give another command to its end."""
         return await (await self._start(name, *options, role=role)).said()
+
+    async def promote_at_once(self) -> None:
+        """
+        Promote from this process, within milliseconds: the command takes seconds to start on a busy machine.
+
+        An agent that was frozen just before counts as away soon, and no commit comes while a host is away.
+        """
+        by = CommandAuthor("a test", "", time.time())
+        async with self.cluster.client() as client:
+            reading = await read_fleet(client, AppName(APP))
+            change = promote(reading.keys, by)
+            writes = writes_of(AppName(APP), change, reading.indexes, by=by.author, now=by.at)
+            result = await write_change(client, AppName(APP), writes)
+        if not isinstance(result, TxnDone):
+            raise LabError(f"the promotion was not written: {result}")
 
     async def record(self) -> Decision | None:
         """Return the record; None before the first rollout, or while Consul does not answer."""

@@ -44,8 +44,7 @@ async def test_in_switching(
         await scenario.deploy(target, "--manual", "--wait", "promotion", *PATIENT)
         await _freeze(held)
         promoted_at = time.monotonic()
-        promoted = await scenario.command("promote", "--reason", "a test", "--detach")
-        assert promoted.code == 0, promoted.err
+        await scenario.promote_at_once()
         await scenario.until_phase(Phase.SWITCHING)
         injections: list[FaultInjection] = []
         for web, disaster in held:
