@@ -49,7 +49,7 @@ def adopt(keys: KeySnapshot, reports: Iterable[str], by: CommandAuthor) -> Chang
         why="adopted",
         created_at=by.at,
     )
-    stage = Mirror(ImageReference(keys.active.value), None)
+    stage = Mirror(ImageReference(keys.active.value), None, keeps_spec=True)
     return Change(record, "adopted", why=by.note, stage=stage, checks_active=True)
 
 

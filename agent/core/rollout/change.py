@@ -42,6 +42,8 @@ class Mirror:
     image: ImageReference
     spec: str | None = field(repr=False)
     """JSON, secrets included; None where it is the app's default."""
+    keeps_spec: bool = False
+    """Only the image is written: an operator may not write a spec."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,8 @@ def writes_of(app: AppName, change: Change, indexes: Indexes, *, by: str, now: f
     ):
         if mirror is not None:
             writes.append(Write(image_key, mirror.image.encode()))
-            writes.append(Write(spec_key, (mirror.spec or "{}").encode()))
+            if not mirror.keeps_spec:
+                writes.append(Write(spec_key, (mirror.spec or "{}").encode()))
     if change.members is not None:
         writes.append(Write(keys.members(app, record.generation), members_document(change.members)))
     return tuple(writes)
