@@ -5,7 +5,7 @@ from pathlib import Path
 
 from agent.adapters.aws.ec2 import Ec2
 from agent.adapters.consul.kv import ConsulClient
-from agent.adapters.consul.transport import TokenSource
+from agent.adapters.consul.transport import TokenSource, tls_context
 from agent.adapters.docker.adapter import DockerAdapter
 from agent.adapters.haproxy.files import ProxyPaths
 from agent.adapters.haproxy.runtime_api import HaproxySocket
@@ -26,12 +26,8 @@ def make_consul(consul: ConsulSettings) -> ConsulClient:
         FatalError: a certificate or key cannot be used.
     """
     token = TokenSource(consul.token.get_secret_value(), file=consul.token_file)
-    tls: ssl.SSLContext | None = None
     try:
-        if consul.address.startswith("https://"):
-            tls = ssl.create_default_context(cafile=consul.ca_file)
-            if consul.cert_file is not None:
-                tls.load_cert_chain(consul.cert_file, consul.key_file)
+        tls = tls_context(consul.address, consul.ca_file, consul.cert_file, consul.key_file)
     except (OSError, ssl.SSLError) as exc:
         raise FatalError(f"consul.ca_file, cert_file or key_file: {exc}") from exc
     return ConsulClient(consul.address, token=token, tls=tls)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from agent.adapters.consul.kv import ConsulClient
 from agent.adapters.consul.services import AGENT_SERVICE, health_service
-from agent.adapters.consul.transport import TokenSource
+from agent.adapters.consul.transport import TokenSource, tls_context
 from agent.core.model.errors import FatalError, TidegateError
 
 if TYPE_CHECKING:
@@ -119,11 +119,7 @@ def client_of(where: ConsulEndpoint) -> ConsulClient:
         FatalError: the address, a certificate or a key cannot be used.
     """
     try:
-        tls: ssl.SSLContext | None = None
-        if where.address.startswith("https://"):
-            tls = ssl.create_default_context(cafile=where.ca_file)
-            if where.cert_file is not None:
-                tls.load_cert_chain(where.cert_file, where.key_file)
+        tls = tls_context(where.address, where.ca_file, where.cert_file, where.key_file)
         return ConsulClient(where.address, token=TokenSource(where.token, file=where.token_file), tls=tls)
     except ValueError as exc:
         raise FatalError(f"{exc} (--http-addr, CONSUL_HTTP_ADDR, or consul.address in the settings)") from exc

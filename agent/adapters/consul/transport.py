@@ -30,6 +30,30 @@ _TOKEN = re.compile(r"[!-~]{1,512}")
 _OK = frozenset({HTTPStatus.OK})
 
 
+def tls_context(
+    address: str, ca_file: Path | None, cert_file: Path | None, key_file: Path | None
+) -> ssl.SSLContext | None:
+    """
+    Return what an ``https://`` address is spoken to with; None for any other.
+
+    Args:
+        address: with its scheme.
+        ca_file: authority that signed Consul's certificate; None: those of the system.
+        cert_file: the client's certificate, and *key_file* its key; None: without one.
+        key_file: see *cert_file*; None: the key stands in *cert_file*.
+
+    Raises:
+        OSError: a file cannot be read.
+        ssl.SSLError: a file holds no certificate or key.
+    """
+    if not address.startswith("https://"):
+        return None
+    context = ssl.create_default_context(cafile=ca_file)
+    if cert_file is not None:
+        context.load_cert_chain(cert_file, key_file)
+    return context
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
     """Where the local agent's HTTP API listens."""

@@ -5,11 +5,15 @@ from collections.abc import Awaitable, Callable
 
 from agent.adapters.aws.ec2 import Ec2, Place
 from agent.core.model.errors import Ec2UnavailableError, FatalError
+from agent.pacing.backoff import Backoff
 from agent.provision.aws.files import Machine
 
 ASK_EVERY_S = 5.0
-RETRY_PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
-"""Between attempts: an update that hears no signal is rolled back, a hook that nobody completes holds the group up."""
+RETRIES, RETRY_FIRST_S, RETRY_MAX_S = 5, 0.5, 8.0
+"""
+Attempts after the first one, with growing pauses: an update that hears no signal is rolled back, and a hook that
+nobody completes holds the group up.
+"""
 
 
 async def find_machine(ec2: Ec2, stack_env: str) -> Machine:
@@ -94,9 +98,10 @@ async def complete_hook(
 
 
 async def _with_retries(call: Callable[[], Awaitable[None]], sleep: Callable[[float], Awaitable[None]]) -> None:
-    for pause_s in RETRY_PAUSES_S:
+    backoff = Backoff(RETRY_FIRST_S, RETRY_MAX_S)
+    for _ in range(RETRIES):
         try:
             return await call()
         except Ec2UnavailableError:
-            await sleep(pause_s)
+            await sleep(backoff.next())
     return await call()
