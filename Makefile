@@ -74,8 +74,9 @@ test-all: test ## test, then the long runs
 	@$(PY) -m tests.stages --budget-s $(FULL_BUDGET_S) \
 		'full=$(WITH_DOCKER) env HYPOTHESIS_PROFILE=random $(PYTEST_FULL)'
 
-simulate: venv ## simulate rollouts under faults: SEEDS=300, from FIRST=0, on HOSTS hosts; the last line is JSON
-	@$(PY) -m tests.sim.simulate --seeds $(or $(SEEDS),300) --first $(or $(FIRST),0) $(if $(HOSTS),--hosts $(HOSTS))
+simulate: venv ## simulate rollouts under faults: SEEDS=300, from FIRST=0, on HOSTS hosts, by JOBS processes
+	@$(PY) -m tests.sim.simulate --seeds $(or $(SEEDS),300) --first $(or $(FIRST),0) --jobs $(or $(JOBS),1) \
+		$(if $(HOSTS),--hosts $(HOSTS))
 
 bench: ## measure speed and memory
 	@cluster/setup/setup.sh bench

@@ -137,6 +137,6 @@ def _entry(app: AppName, item: KeyValue) -> Entry | None:
     if not (generation.isdecimal() and seq.isdecimal()):
         return None
     try:
-        return Entry.model_validate_json(item.value).model_copy(update={"generation": int(generation), "seq": int(seq)})
+        return Entry.model_validate_json(item.value).replace(generation=int(generation), seq=int(seq))
     except ValidationError:
         return None

@@ -80,9 +80,9 @@ class HostView:
     @property
     def summary(self) -> str:
         """One line: what each slot does, without what changes by itself."""
-        parts = []
+        parts, occupants = [], self.occupants
         for slot, view in sorted(self.plan.views.items()):
-            occupant = self.occupants.get(slot)
+            occupant = occupants.get(slot)
             if view.phase is not SlotPhase.EMPTY:
                 parts.append(
                     f"{slot} {view.phase}{f' {unambiguous_reference(occupant.reference)}' if occupant else ''}"
@@ -102,7 +102,7 @@ class HostView:
 
 def report_of(view: HostView, identity: Identity) -> NodeReport:
     """Put a tick into the words of the report."""
-    proxy = view.proxy
+    proxy, occupants = view.proxy, view.occupants
     generation, seq = _acted_on(view.plan.memory.last_applied)
     return NodeReport(
         app=view.app.name,
@@ -124,7 +124,7 @@ def report_of(view: HostView, identity: Identity) -> NodeReport:
         notes=view.plan.notes,
         error=view.failure,
         failures={key: _failure(known) for key, known in sorted(view.plan.memory.failures.items())},
-        slots={slot: _slot(view, slot) for slot in SlotName},
+        slots={slot: _slot(view, slot, occupants.get(slot)) for slot in SlotName},
     )
 
 
@@ -134,8 +134,8 @@ def with_times(report: NodeReport, before: NodeReport | None, now: float) -> Nod
     for slot, shown in report.slots.items():
         was = before.slots.get(slot) if before is not None else None
         is_same = was is not None and _standing(was) == _standing(shown)
-        slots[slot] = shown.model_copy(update={"since": was.since if was is not None and is_same else round(now, 3)})
-    return report.model_copy(update={"slots": slots})
+        slots[slot] = shown.replace(since=was.since if was is not None and is_same else round(now, 3))
+    return report.replace(slots=slots)
 
 
 def _standing(shown: SlotReport) -> tuple[object, ...]:
@@ -146,19 +146,17 @@ def _failure(known: Failure) -> FailureReport:
     return FailureReport(reason=known.reason, is_final=not known.transient, lines=known.lines)
 
 
-def _slot(view: HostView, slot: SlotName) -> SlotReport:
-    shown, occupant = view.plan.views[slot], view.occupants.get(slot)
+def _slot(view: HostView, slot: SlotName, occupant: Container | None) -> SlotReport:
+    shown = view.plan.views[slot]
     report = SlotReport(phase=shown.phase, reason=shown.reason, lines=shown.lines)
     if occupant is not None:
-        report = report.model_copy(
-            update={
-                "image": occupant.reference,
-                "release": occupant.release,
-                "digest": occupant.digest,
-                "pin": occupant.pin,
-                "generation": occupant.generation,
-                "container": occupant.id[:12],
-            },
+        report = report.replace(
+            image=occupant.reference,
+            release=occupant.release,
+            digest=occupant.digest,
+            pin=occupant.pin,
+            generation=occupant.generation,
+            container=occupant.id[:12],
         )
     if view.proxy is None:
         return report
@@ -166,16 +164,12 @@ def _slot(view: HostView, slot: SlotName) -> SlotReport:
     aging = occupant is not None and server.admin is not AdminState.READY
     # What comes and goes on a slot that serves is no news, unless the host waits for its end.
     is_counted = aging or occupant is None or view.plan.memory.leaving
-    return report.model_copy(
-        update={
-            "state": server.admin,
-            "is_up": server.is_serving,
-            "is_staged": _is_staged(view, slot),
-            "open_requests": server.open_requests + server.queued if is_counted else None,
-            "last_request_age_s": _stepped(view.plan.idle_for_s.get(slot, server.last_request_age_s))
-            if aging
-            else None,
-        },
+    return report.replace(
+        state=server.admin,
+        is_up=server.is_serving,
+        is_staged=occupant is not None and _is_staged(view, view.proxy, occupant),
+        open_requests=server.open_requests + server.queued if is_counted else None,
+        last_request_age_s=_stepped(view.plan.idle_for_s.get(slot, server.last_request_age_s)) if aging else None,
     )
 
 
@@ -183,9 +177,9 @@ def _stepped(age_s: float) -> int:
     return int(age_s) // AGE_STEP_S * AGE_STEP_S
 
 
-def _is_staged(view: HostView, slot: SlotName) -> bool:
-    hold, occupant, proxy = view.desired.hold, view.occupants.get(slot), view.proxy
-    if hold is None or occupant is None or proxy is None or not hold.is_met_by(occupant):
+def _is_staged(view: HostView, proxy: Proxy, occupant: Container) -> bool:
+    hold, slot = view.desired.hold, occupant.slot
+    if hold is None or not hold.is_met_by(occupant):
         return False
     is_pinned = proxy.pins_saved and proxy.pins.get(slot) == hold.pin_for(occupant)
     return is_pinned and view.plan.memory.slot(slot).staged and proxy.servers[slot].is_known_good

@@ -107,7 +107,7 @@ class TransitionContext:
             "deadline": self._deadline(phase),
             "why": why[:REASON_MAX_CHARS],
             "paused_at": None,
-            "flags": self.record.flags.model_copy(update={"promoted": False, "paused": False}),
+            "flags": self.record.flags.replace(promoted=False, paused=False),
         }
         return Change(self.record.replace(**(common | changes)), what, was=self.record.phase)
 

@@ -59,6 +59,8 @@ class _Evaluation:
     observed: Observed
     validated: Validated
     plan: Plan
+    at: float
+    """Monotonic seconds of the look."""
 
 
 @dataclass(slots=True)
@@ -130,15 +132,14 @@ class Reconciler:
     async def tick(self) -> float:
         """Look, decide, act, remember, report; return when to look again (monotonic seconds)."""
         evaluation = await self._evaluate(fresh=False)
-        plan = evaluation.plan
-        seen = update_memory(self.memory, evaluation.observed, evaluation.validated.desired, self.clock.now())
+        plan, before = evaluation.plan, self.memory
         if evaluation.observed.results and plan.actions:
             # A job tells its result once: it is written down before anything else may go wrong.
-            self.memory = seen
+            self.memory = _with_what_was_seen(before, evaluation)
             await self._save()
         failure = await self._apply(plan)
         # If what was planned did not all happen, keep only what was seen.
-        memory = plan.memory if failure is None else seen
+        memory = plan.memory if failure is None else _with_what_was_seen(before, evaluation)
         if failure is not None:
             evaluation = _as_seen(evaluation, failure)
         # `leaving` is set from outside, perhaps while this tick was at work.
@@ -193,7 +194,7 @@ class Reconciler:
         )
         validated = self.validate(self.outcome, self.memory.last_applied, self.node, boot)
         plan = self.decide(DecisionInput(self.app, observed, validated.desired, self.memory, now))
-        return _Evaluation(self.outcome, observed, validated, plan)
+        return _Evaluation(self.outcome, observed, validated, plan, now)
 
     async def _apply(self, plan: Plan) -> str | None:
         """Do the plan; return what went wrong, None when nothing did."""
@@ -254,6 +255,10 @@ class Reconciler:
         if phases != self._shown:
             log.info("phase.changed", app=self.app.name, was=self._shown, now=phases)
             self._shown = phases
+
+
+def _with_what_was_seen(memory: Memory, evaluation: _Evaluation) -> Memory:
+    return update_memory(memory, evaluation.observed, evaluation.validated.desired, evaluation.at)
 
 
 def _as_seen(evaluation: _Evaluation, failure: str) -> _Evaluation:

@@ -146,10 +146,10 @@ def is_news(report: NodeReport, written: NodeReport) -> bool:
 
 def _without_what_moves(report: NodeReport) -> NodeReport:
     slots = {
-        slot: shown.model_copy(update={"reason": "", "open_requests": None, "last_request_age_s": None})
+        slot: shown.replace(reason="", open_requests=None, last_request_age_s=None)
         for slot, shown in report.slots.items()
     }
-    return report.model_copy(update={"notes": (), "slots": slots})
+    return report.replace(notes=(), slots=slots)
 
 
 def _is_idle(shown: SlotReport) -> bool:

@@ -25,7 +25,7 @@ FRAGMENTS = st.builds(
     views=st.dictionaries(SLOTS, st.builds(SlotView, st.sampled_from(SlotPhase))),
     notes=st.lists(st.sampled_from(["x", "y"]), max_size=2).map(tuple),
     look_again_at=st.sampled_from([1.0, 2.0, float("inf")]),
-    memory=st.fixed_dictionaries({}, optional={"holding": st.booleans(), "tenancy": st.integers(0, 3)}),
+    memory=st.fixed_dictionaries({}, optional={"holding": st.booleans(), "occupancy": st.integers(0, 3)}),
     slots=st.dictionaries(SLOTS, CHANGES),
 )
 MEMORIES = st.builds(Memory, slots=st.dictionaries(SLOTS, st.builds(SlotMemory, staged=st.booleans())))
