@@ -206,8 +206,7 @@ async def real_bench(home: Path, **app_settings: object) -> AsyncIterator[RealBe
     finally:
         await bench.haproxy.stop()
         for backend in bench.backends.values():
-            backend.release.set()
-            await backend.stop()
+            await backend.close()
 
 
 def visits(idle_s: int) -> DeployTimings:

@@ -190,7 +190,7 @@ async def test_a_changed_container_port_holds_for_the_next_tenant(bench: RealBen
         versions = [(await bench.get(fields=cookie(pin))).version for pin in (GREEN_PIN, BLUE_PIN)]
         assert versions == ["moved", "blue"]
     finally:
-        await moved.stop()
+        await moved.close()
 
 
 async def test_without_a_master_socket_old_workers_are_unknown(bench: RealBench) -> None:
