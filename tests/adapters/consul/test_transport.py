@@ -16,6 +16,7 @@ from cluster.servers.tools import run
 from tests.adapters.fakes.consul import FakeConsul
 from tests.adapters.fakes.consul import running as fake_running
 from tests.adapters.fakes.consul_faults import Fault
+from tests.raw_server import raw_server
 
 
 @pytest.fixture
@@ -105,14 +106,10 @@ class TestFaults:
     async def test_a_connection_that_ends_before_it_is_one_is_said_in_words(self) -> None:
         """A balancer before Consul whose server has just died."""
 
-        async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async def hang_up(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
             await reader.read(64 * 1024)
-            writer.close()
 
-        async with (
-            await asyncio.start_server(hang_up, "127.0.0.1", 0) as server,
-            ConsulClient(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}") as client,
-        ):
+        async with raw_server(hang_up) as port, ConsulClient(f"https://127.0.0.1:{port}") as client:
             with pytest.raises(ConsulUnavailableError, match=r": connection closed while it was made$"):
                 await client.get("cs90/x")
 

@@ -22,6 +22,7 @@ from agent.core.model.names import Digest, ImageReference, parse_reference
 from cluster.servers.certificates import Certificates, make_certificates
 from cluster.servers.registry import Login, Registry, registry
 from tests.adapters.registry.rig import INDEX, MANIFEST, basic, config_of, digest_of, document
+from tests.raw_server import raw_server
 
 LOGIN = Login("ci", "pass:word")
 real = pytest.mark.real
@@ -168,9 +169,8 @@ async def _behind_tls(registry: Registry, certificates: Certificates) -> AsyncIt
 
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificates.server, certificates.server_key)
-    server = await asyncio.start_server(relay, "127.0.0.1", 0, ssl=context)
-    async with server:
-        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with raw_server(relay, ssl=context) as port:
+        yield f"127.0.0.1:{port}"
 
 
 async def _copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:

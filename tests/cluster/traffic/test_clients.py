@@ -1,7 +1,6 @@
 """The clients of the traffic generator: each way to fail gets its name, and what is no failure gets none."""
 
 import asyncio
-import contextlib
 import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -12,6 +11,7 @@ from cluster.servers.ports import free_port
 from cluster.traffic.clients import Clients, Mix
 from cluster.traffic.generator import generate
 from cluster.traffic.record import Fault, Kind, Record
+from tests.raw_server import raw_server
 
 Script = Sequence[bytes | None]
 HEAD = b"HTTP/1.1 200 OK\r\nX-Version: a\r\n"
@@ -30,36 +30,21 @@ class Scripted:
         self._scripts = list(scripts)
         self.heads: list[str] = []
         self.port = 0
-        self._open = 0
-        self.all_left = asyncio.Event()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._open += 1
-        self.all_left.clear()
-        try:
-            for answer in self._scripts.pop(0):
-                self.heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
-                if answer is None:
-                    await reader.read()
-                else:
-                    writer.write(answer)
-        finally:
-            writer.close()
-            with contextlib.suppress(ConnectionError):
-                await writer.wait_closed()
-            self._open -= 1
-            if self._open == 0:
-                self.all_left.set()
+        for answer in self._scripts.pop(0):
+            self.heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
+            if answer is None:
+                await reader.read()
+            else:
+                writer.write(answer)
 
 
 @asynccontextmanager
 async def scripted(*scripts: Script) -> AsyncIterator[Scripted]:
     server = Scripted(scripts)
-    async with await asyncio.start_server(server.serve, "127.0.0.1", 0) as listener:
-        server.port = listener.sockets[0].getsockname()[1]
+    async with raw_server(server.serve) as server.port:
         yield server
-        async with asyncio.timeout(2):
-            await server.all_left.wait()
 
 
 def clients(port: int, record: Record, **mix: float) -> Clients:

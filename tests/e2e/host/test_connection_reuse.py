@@ -4,7 +4,7 @@ import asyncio
 import random
 import re
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from cluster.traffic.http import Connection
 from cluster.traffic.record import RequestFailedError
 from tests.adapters.haproxy.rig import BLUE, DRAIN, PINS, RealBench, known_good
 from tests.e2e.host.waves import Tally, Waves, send, two_apps
+from tests.raw_server import raw_server
 
 pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.slow]
 
@@ -98,34 +99,16 @@ class _HangsUp:
 
     def __init__(self) -> None:
         self.executed: dict[str, int] = {}
-        self._serving: set[asyncio.Task[None]] = set()
 
-    def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection."""
-        task = asyncio.create_task(self._serve(reader, writer))
-        self._serving.add(task)
-        task.add_done_callback(self._serving.discard)
-
-    async def end(self) -> None:
-        """Wait until every connection is closed; whoever opened them has gone."""
-        await asyncio.gather(*self._serving)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            async with asyncio.timeout(30):
-                head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-                what = " ".join(head.split(" ", 2)[:2])
-                if what == "GET /health":
-                    writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
-                    await writer.drain()
-                else:
-                    self.executed[what] = self.executed.get(what, 0) + 1
-        except (OSError, asyncio.IncompleteReadError, TimeoutError):
-            pass
-        finally:
-            writer.close()
-            with suppress(OSError):
-                await writer.wait_closed()
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        what = " ".join(head.split(" ", 2)[:2])
+        if what == "GET /health":
+            writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+            await writer.drain()
+        else:
+            self.executed[what] = self.executed.get(what, 0) + 1
 
 
 @asynccontextmanager
@@ -133,18 +116,16 @@ async def _hanging_up(home: Path, edit: Callable[[str], str] = str) -> AsyncIter
     bench, app = RealBench(home), _HangsUp()
     bench.write_config()
     bench.config.write_text(edit(bench.config.read_text()))
-    server = await asyncio.start_server(app.serve, str(bench.app.address(BLUE)), bench.app.container_port)
-    try:
-        await bench.haproxy.start()
-        await bench.proxy.set_state(BLUE, DRAIN)
-        assert await known_good(bench.proxy, BLUE)
-        await bench.proxy.set_pins(PINS)
-        await bench.proxy.serve(BLUE)
-        yield bench, app
-    finally:
-        await bench.haproxy.stop()
-        server.close()
-        await app.end()
+    async with raw_server(app.serve, str(bench.app.address(BLUE)), bench.app.container_port):
+        try:
+            await bench.haproxy.start()
+            await bench.proxy.set_state(BLUE, DRAIN)
+            assert await known_good(bench.proxy, BLUE)
+            await bench.proxy.set_pins(PINS)
+            await bench.proxy.serve(BLUE)
+            yield bench, app
+        finally:
+            await bench.haproxy.stop()
 
 
 def _without_the_rule(text: str) -> str:
