@@ -121,12 +121,13 @@ def compose_coordinator(settings: Settings, outside: Outside) -> Agent:
 
     return Agent(
         does=", ".join(settings.coordinated),
-        api=make_coordinator_app(lambda: tuple(each.view for each in coordinators), ticked_at),
+        api=make_coordinator_app(lambda: tuple(each.view for each in coordinators), ticked_at, outside.clock),
         api_port=settings.api.port,
         loops={
             "registration": partial(keep_registered, presence, outside.identity, outside.clock),
             **{f"coordinator of {each.app}": each.run for each in coordinators},
         },
+        clock=outside.clock,
         ticked_at=ticked_at,
         until_ready=until_ready,
         at_end=at_end,
@@ -146,7 +147,7 @@ def compose_host(
     prober = Prober(group, lambda: wake.call("probe"), clock)
     data_root, reserve_bytes = settings.docker.data_root, settings.docker.disk_reserve_bytes
     observer = Observer(docker, proxy, prober, jobs, lambda: disk_usage(data_root, reserve_bytes), clock)
-    journal = make_journal(settings.haproxy, app, settings.state_dir)
+    journal = make_journal(settings.haproxy, app, settings.state_dir, clock)
     reconciler = Reconciler(
         app=app,
         node=settings.node,
@@ -168,7 +169,7 @@ def compose_host(
 
     return Agent(
         does=app.name,
-        api=make_app(_source(reconciler, reporter, coordinators)),
+        api=make_app(_source(reconciler, reporter, coordinators, clock)),
         api_port=settings.api.port,
         loops={
             "reconciler": reconciler.run,
@@ -185,6 +186,7 @@ def compose_host(
                 else {}
             ),
         },
+        clock=clock,
         ticked_at=lambda: reconciler.ticked_at,
         until_ready=until_ready,
         at_end=partial(reporter.last, LAST_REPORT_S),
@@ -213,13 +215,14 @@ def _remembered(journal: Journal) -> Memory:
     return loaded.memory
 
 
-def _source(reconciler: Reconciler, reporter: Reporter, coordinators: tuple[Coordinator, ...]) -> Source:
+def _source(reconciler: Reconciler, reporter: Reporter, coordinators: tuple[Coordinator, ...], clock: Clock) -> Source:
     return Source(
         report=lambda: reporter.latest,
         view=lambda: reconciler.view,
         preview=reconciler.preview,
         ticked_at=lambda: reconciler.ticked_at,
         set_leaving=lambda leaving: reconciler.set_leaving(leaving=leaving),
+        clock=clock,
         coordination=lambda: tuple(each.view for each in coordinators),
     )
 

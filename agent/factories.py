@@ -15,6 +15,7 @@ from agent.config import ConsulSettings, DockerSettings, Ec2Settings, HaproxySet
 from agent.core.model.app import App
 from agent.core.model.errors import FatalError
 from agent.core.model.names import NodeName
+from agent.pacing.clock import Clock
 from agent.provision.haproxy_config import ProxyOptions
 
 
@@ -53,10 +54,11 @@ def make_proxy(haproxy: HaproxySettings, app: App, state_dir: Path) -> HaproxySo
     return HaproxySocket(app, proxy_paths(haproxy, state_dir))
 
 
-def make_journal(haproxy: HaproxySettings, app: App, state_dir: Path) -> Journal:
+def make_journal(haproxy: HaproxySettings, app: App, state_dir: Path, clock: Clock) -> Journal:
     """Make the journal of one app; its mark of the boot lies beside HAProxy's server-state file, on a tmpfs."""
     state_file = haproxy.server_state_file
-    return Journal(state_dir / f"{app.name}.journal.json", mark_file=state_file.with_name(f"{state_file.name}.boot"))
+    mark_file = state_file.with_name(f"{state_file.name}.boot")
+    return Journal(state_dir / f"{app.name}.journal.json", mark_file=mark_file, clock=clock)
 
 
 def proxy_paths(haproxy: HaproxySettings, state_dir: Path) -> ProxyPaths:

@@ -8,7 +8,6 @@ traffic does not notice an agent that ends. A second signal ends the process at 
 import asyncio
 import os
 import signal
-import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -19,6 +18,7 @@ from aiohttp import web
 from agent import __version__
 from agent.adapters.host.systemd import Notifier
 from agent.http.serving import listen
+from agent.pacing.clock import Clock
 
 log = structlog.get_logger()
 
@@ -36,8 +36,9 @@ class Agent:
     api_port: int
     loops: Mapping[str, Loop]
     """By the name of the task."""
+    clock: Clock
     ticked_at: Callable[[], float]
-    """Monotonic seconds of the last turn of its slowest loop."""
+    """By the clock's monotonic seconds: the last turn of its slowest loop."""
     until_ready: Callable[[], Awaitable[str]]
     """Waits until the agent may be called started; returns the status line for systemd."""
     at_end: Callable[[], Coroutine[Any, Any, None]]
@@ -59,7 +60,7 @@ async def run(compose: Callable[[asyncio.TaskGroup], Agent], notifier: Notifier)
             for name, loop in agent.loops.items():
                 group.create_task(loop(), name=name)
             if notifier.watchdog_s is not None:
-                group.create_task(_watchdog(notifier, agent.ticked_at, notifier.watchdog_s), name="watchdog")
+                group.create_task(_watchdog(notifier, agent, notifier.watchdog_s), name="watchdog")
             group.create_task(_serve_api(agent, runner, notifier), name="api")
     except* Stopped:
         notifier.stopping()
@@ -101,9 +102,9 @@ async def _until_signal() -> NoReturn:
     raise Stopped
 
 
-async def _watchdog(notifier: Notifier, ticked_at: Callable[[], float], every_s: float) -> NoReturn:
+async def _watchdog(notifier: Notifier, agent: Agent, every_s: float) -> NoReturn:
     """Tell systemd the process is alive while its loops tick."""
     while True:
-        if time.monotonic() - ticked_at() < max(60.0, 2 * every_s):
+        if agent.clock.now() - agent.ticked_at() < max(60.0, 2 * every_s):
             notifier.watchdog()
-        await asyncio.sleep(every_s)
+        await agent.clock.sleep(every_s)

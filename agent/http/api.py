@@ -7,9 +7,8 @@ the report as JSON · ``GET /v1/plan`` what it would do now · ``GET /metrics`` 
 and back.
 """
 
-import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from aiohttp import web
 
@@ -18,6 +17,7 @@ from agent.core.model.report import NodeReport
 from agent.http.coordination_document import coordination_document
 from agent.http.guard import local_only
 from agent.http.metrics import render
+from agent.pacing.clock import Clock, SystemClock
 from agent.runtime.fleet.coordinator import CoordinatorView
 
 STALE_AFTER_S = 60.0
@@ -33,6 +33,7 @@ class Source:
     preview: Callable[[], Awaitable[HostView]]
     ticked_at: Callable[[], float]
     set_leaving: Callable[[bool], None]
+    clock: Clock = field(default_factory=SystemClock)
     coordination: Callable[[], Sequence[CoordinatorView]] = tuple
     """What it coordinates; nothing by default."""
 
@@ -61,7 +62,7 @@ class _Handlers:
     source: Source
 
     async def healthz(self, _: web.Request) -> web.Response:
-        age = time.monotonic() - self.source.ticked_at()
+        age = self.source.clock.now() - self.source.ticked_at()
         if age > STALE_AFTER_S:
             return web.Response(status=503, text=f"the loop has not ticked for {age:.0f} s\n")
         return web.Response(text="ok\n")
@@ -86,7 +87,7 @@ class _Handlers:
                 "actions": [str(action) for action in plan.actions],
                 "slots": {slot: {"phase": shown.phase, "reason": shown.reason} for slot, shown in plan.views.items()},
                 "notes": plan.notes,
-                "look_again_in_s": round(max(0.0, plan.look_again_at - time.monotonic()), 3),
+                "look_again_in_s": round(max(0.0, plan.look_again_at - self.source.clock.now()), 3),
             },
         )
 
@@ -94,7 +95,7 @@ class _Handlers:
         return web.json_response(coordination_document(self.source.coordination()))
 
     async def metrics(self, _: web.Request) -> web.Response:
-        age_s = time.monotonic() - self.source.ticked_at()
+        age_s = self.source.clock.now() - self.source.ticked_at()
         text = render(self.source.view(), self.source.report(), self.source.coordination(), age_s)
         return web.Response(text=text, content_type="text/plain", charset="utf-8")
 

@@ -8,7 +8,6 @@ A journal that cannot be read is put aside under another name, never deleted, an
 """
 
 import json
-import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from pydantic import ValidationError
 from agent.adapters.host.atomic_file import write_atomically
 from agent.core.host.memory import Failure, Memory, SlotMemory
 from agent.core.model.errors import TransientError
+from agent.pacing.clock import Clock, SystemClock
 
 JOURNAL_VERSION = 1
 BOOT_FILE = Path("/proc/sys/kernel/random/boot_id")
@@ -48,9 +48,16 @@ class Journal:
         mark_file: made here where it is missing; it lies where a boot finds nothing.
     """
 
-    def __init__(self, path: Path, boot_file: Path = BOOT_FILE, mark_file: Path | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        boot_file: Path = BOOT_FILE,
+        mark_file: Path | None = None,
+        clock: Clock | None = None,
+    ) -> None:
         self._path = path
         self._boot_file = boot_file
+        self._clock = clock or SystemClock()
         self._mark = _mark_in(mark_file) if mark_file is not None else None
         self._written = ""
 
@@ -68,7 +75,7 @@ class Journal:
                 return self._put_aside(f"has version {document['v']}, this agent reads {JOURNAL_VERSION}")
             memory = Memory.model_validate(document["memory"])
             if document["boot"] != boot_id(self._boot_file) or self._is_of_another_boot(document.get("mark")):
-                memory = _rebased(memory, time.monotonic() - float(document["saved_at"]))
+                memory = _rebased(memory, self._clock.now() - float(document["saved_at"]))
             return Loaded(memory)
         except (ValueError, KeyError, TypeError, ValidationError) as exc:
             return self._put_aside(f"is damaged ({type(exc).__name__})")
@@ -87,7 +94,7 @@ class Journal:
             "v": JOURNAL_VERSION,
             "boot": boot_id(self._boot_file),
             "mark": self._mark,
-            "saved_at": time.monotonic(),
+            "saved_at": self._clock.now(),
             "memory": json.loads(content),
         }
         try:
@@ -102,7 +109,7 @@ class Journal:
         return None not in (mark, self._mark) and mark != self._mark
 
     def _put_aside(self, problem: str) -> Loaded:
-        aside = self._path.with_name(f"{self._path.name}.unreadable-{time.time_ns()}")
+        aside = self._path.with_name(f"{self._path.name}.unreadable-{self._clock.wall():.6f}")
         try:
             self._path.rename(aside)
         except OSError:
