@@ -59,7 +59,6 @@ def stall_coordinator(world: FleetWorld, _: Node) -> None:
         leader.process.stall(seconds)
     else:
         leader.is_stalling = seconds
-        world.visit_checks.late_s = max(world.visit_checks.late_s, seconds)
 
 
 def lose_session(world: FleetWorld, _: Node) -> None:

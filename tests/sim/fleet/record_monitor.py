@@ -13,6 +13,7 @@ from agent.core.model.record import Phase
 from agent.core.rollout.decision import Decision, read_decision
 from tests.sim.consul.servers import Commit
 from tests.sim.fleet.names import APP
+from tests.sim.virtual_time import UNIX_S
 
 RECORD = keys.rollout(APP)
 LOCK = keys.coordinator(APP)
@@ -44,6 +45,7 @@ class Rollout:
     record: Decision
     committed_at: float | None = None
     baking_at: float | None = None
+    """When a coordinator saw that the fleet had switched, which is before it could write so; by its own clock."""
     retired_at: float | None = None
     back_at: float | None = None
     ended_at: float | None = None
@@ -152,8 +154,8 @@ class RecordMonitor:
             known.back_at = at
             is_late = record.phase in (Phase.ABORTING, Phase.ABORTED) and known.committed_at is not None
             self._judge_once(known, "S4", "it has committed" if is_late else "")
-        if record.phase is Phase.BAKING and known.baking_at is None:
-            known.baking_at = at
+        if record.phase is Phase.BAKING and known.baking_at is None and record.since is not None:
+            known.baking_at = record.since - UNIX_S
         if record.phase is Phase.RETIRING and known.retired_at is None:
             known.retired_at = at
             self._judge_once(known, "S14", self.may_retire(record, known))

@@ -41,8 +41,6 @@ class VisitChecks:
     is_counted: Callable[[str], bool]
     """Whether a host is up and can read Consul."""
     clock_skew_s: float = 0.0
-    late_s: float = 0.0
-    """A coordinator hung for so long between its decision, which stamps the deadline, and its write."""
     uses: dict[str, Use] = field(default_factory=dict)
     moved: Counter[str] = field(default_factory=Counter)
     by_hand_at: float = float("-inf")
@@ -136,7 +134,7 @@ class VisitChecks:
             return ""
         now, timings = self.now(), record.strategy
         since = now - (rollout.baking_at or now)
-        if since >= timings.drain_timeout - 2 * self.clock_skew_s - self.late_s - 0.5:
+        if since >= timings.drain_timeout - 2 * self.clock_skew_s - 0.5:
             return ""
         use = self.uses.get(record.source.release, Use())
         if now - use.last >= timings.drain_idle - 0.5 or now - use.began <= REACTION_S:
