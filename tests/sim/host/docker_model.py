@@ -72,6 +72,8 @@ class DockerModel:
     """How an image behaves on this host."""
     pull_s: float = PULL_S
     is_away: bool = False
+    away_since: float = 0.0
+    """When it last went away."""
     refuses_to_run: str = ""
     """Why no container is made; empty: they are."""
     fails_to_pull: str = ""
@@ -101,6 +103,7 @@ class DockerModel:
         """Stop the daemon, or start it; containers go on (live-restore)."""
         self.is_away = is_away
         if is_away:
+            self.away_since = self.clock.now
             for stream in self._streams:
                 stream.break_off()
             self._streams.clear()
