@@ -18,9 +18,9 @@ PYTEST_UNIT := $(PY) -m pytest -q -n 2 -m "not real and not full and not infra a
 PYTEST_FLEET := $(PY) -m pytest -q -n 2 -m "fleet and not full"
 # AWS played by moto, and cfn-lint: nothing waits for Docker.
 PYTEST_INFRA := $(PY) -m pytest -q -n 2 --dist loadfile -m "infra and not real and not full"
-# What mostly waits shares the machine; what sends traffic has it alone.
-PYTEST_SHARED := $(PY) -m pytest -q -n 3 --dist loadfile -m "real and not full and not alone"
-PYTEST_ALONE := $(PY) -m pytest -q -m "real and not full and alone and not cluster"
+# What mostly waits runs three at a time; what sends traffic two, each with hosts and servers of its own.
+PYTEST_SHARED := $(PY) -m pytest -q -n 3 --dist loadfile -m "real and not full and not traffic"
+PYTEST_TRAFFIC := $(PY) -m pytest -q -n 2 --dist worksteal -m "real and not full and traffic and not cluster"
 # Six machines with systemd, twice: the tests mostly wait.
 PYTEST_CLUSTER := $(PY) -m pytest -q -n 2 --dist worksteal -m "cluster and not full"
 LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock" \
@@ -67,7 +67,7 @@ check: venv ## format, lint, types, import layers, docs, unit tests (under 90 s,
 test: setup ## check, then everything on the real servers
 	@$(STAGES) "check=$(MAKE) --no-print-directory check" 'infra=$(PYTEST_INFRA)' \
 		'fleet=$(PYTEST_FLEET)' \
-		'shared=$(WITH_DOCKER) $(PYTEST_SHARED)' 'alone=$(WITH_DOCKER) $(PYTEST_ALONE)' \
+		'shared=$(WITH_DOCKER) $(PYTEST_SHARED)' 'traffic=$(WITH_DOCKER) $(PYTEST_TRAFFIC)' \
 		'cluster=$(WITH_DOCKER) $(PYTEST_CLUSTER)'
 
 test-all: test ## test, then the long runs

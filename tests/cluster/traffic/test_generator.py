@@ -15,7 +15,7 @@ from cluster.traffic.generator import Traffic, TrafficBrokenError
 from cluster.traffic.record import Fault, Kind, Outcome
 from cluster.traffic.verdict import Event, EventKind, Rules, judge
 
-pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.slow]
+pytestmark = [pytest.mark.real, pytest.mark.traffic, pytest.mark.slow]
 
 SHORT = Mix(
     slow_ms=600,

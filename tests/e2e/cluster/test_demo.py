@@ -50,7 +50,7 @@ demo.main()
 
 
 @pytest.mark.real
-@pytest.mark.alone
+@pytest.mark.traffic
 @pytest.mark.full
 @pytest.mark.timeout(500)
 async def test_the_demo_of_the_fleet_loses_nothing_and_refuses_the_bad_image() -> None:
@@ -64,7 +64,7 @@ async def test_the_demo_of_the_fleet_loses_nothing_and_refuses_the_bad_image() -
 
 
 @pytest.mark.real
-@pytest.mark.alone
+@pytest.mark.traffic
 @pytest.mark.full
 @pytest.mark.timeout(300)
 async def test_where_no_cluster_can_run_one_host_plays_and_the_reason_is_told() -> None:

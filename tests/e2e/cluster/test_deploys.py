@@ -19,7 +19,7 @@ from tests.e2e.cluster.conftest import RunningCluster
 
 pytestmark = [
     pytest.mark.real,
-    pytest.mark.alone,
+    pytest.mark.traffic,
     pytest.mark.cluster,
     pytest.mark.slow,
     pytest.mark.timeout(300),

@@ -16,7 +16,7 @@ from tests.e2e.cluster.faults import DISASTERS, FAULT_SEQUENCES, Disaster, Fault
 
 pytestmark = [
     pytest.mark.real,
-    pytest.mark.alone,
+    pytest.mark.traffic,
     pytest.mark.cluster,
     pytest.mark.slow,
     pytest.mark.timeout(300),

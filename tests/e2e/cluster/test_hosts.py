@@ -14,7 +14,7 @@ from cluster.settings import web_files
 
 pytestmark = [
     pytest.mark.real,
-    pytest.mark.alone,
+    pytest.mark.traffic,
     pytest.mark.cluster,
     pytest.mark.slow,
     pytest.mark.timeout(300),

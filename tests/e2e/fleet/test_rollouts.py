@@ -16,7 +16,7 @@ from tests.e2e.fleet.conftest import PushedImages
 
 pytestmark = [
     pytest.mark.real,
-    pytest.mark.alone,
+    pytest.mark.traffic,
     pytest.mark.slow,
     pytest.mark.timeout(180),
     pytest.mark.asyncio(loop_scope="session"),

@@ -10,7 +10,7 @@ from cluster.scenarios.fleet import FleetScenario
 from cluster.servers.fleet import until_all
 from tests.e2e.fleet.conftest import NEWER
 
-pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [pytest.mark.real, pytest.mark.traffic, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 
 
 async def test_hosts_hold_what_they_serve_under_a_record_of_the_next_version(scenario: FleetScenario) -> None:

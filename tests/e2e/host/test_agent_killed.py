@@ -21,7 +21,7 @@ from cluster.traffic.clients import Mix
 from cluster.traffic.generator import Traffic
 from tests.e2e.host.conftest import MakeHost, PushedImages
 
-pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [pytest.mark.real, pytest.mark.traffic, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 
 KNOBS = {**TEST_KNOBS, "min_healthy_time": "100ms", "bake_time": "200ms", "visit_idle": "1s"}
 LIGHT = Mix(

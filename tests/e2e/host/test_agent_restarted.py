@@ -33,7 +33,7 @@ from tests.e2e.host.conftest import MakeHost, PushedImages
 from tests.e2e.host.restarted_agent import Point, deaths
 from tests.e2e.host.test_agent_killed import LIGHT
 
-pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [pytest.mark.real, pytest.mark.traffic, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 
 KNOBS = {
     **TEST_KNOBS,

@@ -17,7 +17,7 @@ from tests.adapters.haproxy.rig import BLUE, DRAIN, PINS, RealBench, known_good
 from tests.e2e.host.waves import Tally, Waves, send, two_apps
 from tests.raw_server import raw_server
 
-pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.slow]
+pytestmark = [pytest.mark.real, pytest.mark.traffic, pytest.mark.slow]
 
 SHORT = {30: Waves(32, 0.03, 120), 1000: Waves(32, 1.0, 8), 5000: Waves(100, 5.0, 2)}
 """By the milliseconds after which the app closes an idle connection."""

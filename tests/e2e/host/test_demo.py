@@ -87,7 +87,7 @@ async def _demo(**env: str) -> asyncio.subprocess.Process:
 
 
 @pytest.mark.real
-@pytest.mark.alone
+@pytest.mark.traffic
 @pytest.mark.slow
 async def test_the_demo_loses_nothing_and_refuses_the_bad_image() -> None:
     """The whole demo, in brief: exit status 0, a clean last line, no word on standard error."""
@@ -109,7 +109,7 @@ async def test_the_demo_loses_nothing_and_refuses_the_bad_image() -> None:
 
 
 @pytest.mark.real
-@pytest.mark.alone
+@pytest.mark.traffic
 @pytest.mark.slow
 async def test_a_demo_that_cannot_start_says_why_in_one_line() -> None:
     """Without Docker there is one line that says so, and exit status 2."""
@@ -124,7 +124,7 @@ async def test_a_demo_that_cannot_start_says_why_in_one_line() -> None:
 
 
 @pytest.mark.real
-@pytest.mark.alone
+@pytest.mark.traffic
 @pytest.mark.slow
 async def test_an_interrupted_demo_leaves_nothing() -> None:
     """Ctrl-C in the middle ends every server, and says so."""

@@ -13,7 +13,7 @@ from cluster.traffic.http import Connection
 from cluster.traffic.verdict import EventKind
 from tests.e2e.host.conftest import MakeHost, PushedImages
 
-pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [pytest.mark.real, pytest.mark.traffic, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 
 
 async def test_deploys_in_both_directions_lose_and_move_nobody(scenario: Scenario, test_images: PushedImages) -> None:

@@ -25,7 +25,7 @@ from cluster.traffic.verdict import EventKind
 from tests.e2e.host import faults
 from tests.e2e.host.faults import HOUR_S, Fault, Machine, Step, machine, nothing
 
-pytestmark = [pytest.mark.real, pytest.mark.alone, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [pytest.mark.real, pytest.mark.traffic, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 
 MODERATE = Mix(
     new_rate=40,

@@ -25,7 +25,7 @@ from cluster.traffic.generator import Traffic
 from cluster.traffic.verdict import Event, EventKind
 from tests.e2e.host.conftest import MakeHost, PushedImages
 
-pytestmark = [pytest.mark.real, pytest.mark.full, pytest.mark.alone, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [pytest.mark.real, pytest.mark.full, pytest.mark.traffic, pytest.mark.asyncio(loop_scope="session")]
 
 STRATEGY = Strategy(bake_time=2.0, drain_idle=3.0, drain_timeout=30.0, progress_deadline=40.0, stop_grace_period=5.0)
 
