@@ -203,6 +203,7 @@ EVENTS: Mapping[str, str] = {
     "coordinator.stands_not": "coordinator.election_failed",
     "instance.trouble": "instance.warning",
     "fleet.not_tidied": "fleet.gc_failed",
+    "fleet.tidied": "fleet.gc_completed",
 }
 
 ALLOWED: Mapping[tuple[str, str], str] = {

@@ -1,7 +1,6 @@
 """From a release and its spec to the container Docker is asked for. Pure but for reading env files."""
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +10,8 @@ from agent.core.model.app import App
 from agent.core.model.errors import PermanentError
 from agent.core.model.names import NodeName, SlotName, printable
 from agent.core.model.release import Release
-from agent.core.model.spec import LABEL_PREFIX, LogOptions, RunSpec
+from agent.core.model.spec import ENV_NAME, LABEL_PREFIX, LogOptions, RunSpec
 
-_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _ROTATING = ("json-file", "local")
 ENV_FILE_MAX_BYTES = 1024**2
 
@@ -150,7 +148,7 @@ def _env_of(path: str, text: str) -> Mapping[str, str]:
         if not line or line.startswith("#"):
             continue
         name, equals, value = line.partition("=")
-        if not equals or not _ENV_NAME.fullmatch(name) or "\0" in value:
+        if not equals or not ENV_NAME.fullmatch(name) or "\0" in value:
             raise PermanentError(f"env file {printable(path, 200)}: line {number} is not of the form NAME=value")
         env[name] = value
     return env

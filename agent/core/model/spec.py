@@ -11,7 +11,8 @@ from agent.core.model.documents import StrictDocument
 from agent.core.model.durations import Duration
 from agent.core.model.names import Digest, ReleaseId, printable
 
-_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+"""Name of an environment variable, as Docker takes it."""
 _SIGNAL = re.compile(r"SIG[A-Z0-9+-]{2,12}|[1-9][0-9]?")
 _VOLUME = re.compile(r"[^:\0\n]+:/[^:\0\n]*(:(ro|rw|z|Z|ro,z|ro,Z))?")
 _HOST_ENTRY = re.compile(r"[A-Za-z0-9._-]+:[0-9a-fA-F.:]+|[A-Za-z0-9._-]+:host-gateway")
@@ -46,7 +47,7 @@ def _own_label(value: str) -> str:
     return value
 
 
-EnvName = Annotated[str, _matching(_ENV_NAME, "name of an environment variable")]
+EnvName = Annotated[str, _matching(ENV_NAME, "name of an environment variable")]
 Volume = Annotated[str, _matching(_VOLUME, "volume of the form source:/target[:ro]")]
 
 

@@ -33,7 +33,7 @@ from agent.core.rollout.barrier import Wait
 from agent.core.rollout.change import Change
 from agent.core.rollout.decision import GOING_BACK, Decision
 from agent.core.rollout.fleet import Fleet
-from agent.core.rollout.phases_ending import abort_or_wait, bake_or_wait, go_back_or_wait, retire_or_wait
+from agent.core.rollout.phases_ending import abort_or_wait, bake_or_wait, retire_or_wait, roll_back_or_wait
 from agent.core.rollout.phases_forward import (
     commit_or_wait,
     promote_or_wait,
@@ -65,7 +65,7 @@ def advance(record: Decision, fleet: Fleet, now: float) -> Transition:
     if record.phase.is_terminal:
         return Transition()
     context = TransitionContext(record, fleet, now)
-    found = _went_back(context) or _enter(context) or _pause(context) or _STEPS[record.phase](context)
+    found = _record_was_restored(context) or _enter(context) or _pause(context) or _STEPS[record.phase](context)
     if isinstance(found, Change):
         return Transition(found)
     ends = (wait.until for wait in found.waits if wait.until is not None and wait.until > now)
@@ -82,11 +82,11 @@ _STEPS = {
     Phase.BAKING: bake_or_wait,
     Phase.RETIRING: retire_or_wait,
     Phase.ABORTING: abort_or_wait,
-    Phase.ROLLING_BACK: go_back_or_wait,
+    Phase.ROLLING_BACK: roll_back_or_wait,
 }
 
 
-def _went_back(context: TransitionContext) -> Waiting | None:
+def _record_was_restored(context: TransitionContext) -> Waiting | None:
     """
     Wait where live hosts have acted on a later version than the record: a snapshot of Consul was restored.
 

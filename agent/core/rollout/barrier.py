@@ -100,7 +100,7 @@ def why_not_switched(host: Host, record: Decision) -> str | None:
     return f"has not switched: {host.now.summary}"
 
 
-def why_not_back(host: Host, record: Decision) -> str | None:
+def why_not_rolled_back(host: Host, record: Decision) -> str | None:
     """Say why a host does not give all visitors the source again."""
     if (missing := unseen(host, record.strategy.lost_after)) is not None:
         return missing
@@ -151,7 +151,7 @@ def failed(host: Host, record: Decision) -> NodeFailure | None:
     return NodeFailure(host.node, f"{serving.phase}: {serving.reason or report.summary}", serving.lines)
 
 
-def cannot_go_back(host: Host, record: Decision) -> NodeFailure | None:
+def cannot_roll_back(host: Host, record: Decision) -> NodeFailure | None:
     """Say why a live host cannot serve the source again."""
     report, source = host.now, record.source
     if report is None or source is None:

@@ -124,7 +124,7 @@ def promote(keys: KeySnapshot, by: CommandAuthor) -> Change:
     Raises:
         PermanentError: nothing waits for it.
     """
-    record = _not_going_back(keys, "promote")
+    record = _going_forward(keys, "promote")
     waits = record.phase is Phase.AWAITING_PROMOTION or (
         record.phase is Phase.READY and record.strategy.waits_for_promote
     )
@@ -142,7 +142,7 @@ def abort(keys: KeySnapshot, by: CommandAuthor) -> Change:
     Raises:
         PermanentError: there is none, or visitors may have seen it: that is a rollback.
     """
-    record = _not_going_back(keys, "abort")
+    record = _going_forward(keys, "abort")
     if record.phase in AFTER_COMMIT and record.source is None:
         raise PermanentError(f"rollout {record.generation} is {record.phase}: {_FIRST_DEPLOY}")
     if record.phase in AFTER_COMMIT:
@@ -161,7 +161,7 @@ def roll_back(keys: KeySnapshot, by: CommandAuthor) -> Change:
     Raises:
         PermanentError: there is none, it has not committed, retires, or goes back already (S10).
     """
-    record = _not_going_back(keys, "rollback")
+    record = _going_forward(keys, "rollback")
     if record.is_before_commit:
         raise PermanentError(f"rollout {record.generation} is {record.phase}: nobody has seen it; use `tidegate abort`")
     if record.source is None:
@@ -172,7 +172,7 @@ def roll_back(keys: KeySnapshot, by: CommandAuthor) -> Change:
 
 def pause(keys: KeySnapshot, by: CommandAuthor) -> Change:
     """Let nothing advance but an abort or a rollback. Raises as the others."""
-    record = _not_going_back(keys, "pause")
+    record = _going_forward(keys, "pause")
     if record.flags.paused:
         raise PermanentError(f"rollout {record.generation} is paused already ({record.flags.note})")
     return _flagged(record, "pause", by, paused=True)
@@ -180,7 +180,7 @@ def pause(keys: KeySnapshot, by: CommandAuthor) -> Change:
 
 def resume(keys: KeySnapshot, by: CommandAuthor) -> Change:
     """Go on after a pause; deadlines are shifted by its length. Raises as the others."""
-    record = _not_going_back(keys, "resume")
+    record = _going_forward(keys, "resume")
     if not record.flags.paused:
         raise PermanentError(f"rollout {record.generation} is not paused: it is {record.phase}")
     return _flagged(record, "resume", by, paused=False)
@@ -239,7 +239,7 @@ def _in_progress(keys: KeySnapshot, command: str) -> Decision:
     return record
 
 
-def _not_going_back(keys: KeySnapshot, command: str) -> Decision:
+def _going_forward(keys: KeySnapshot, command: str) -> Decision:
     record = _in_progress(keys, command)
     if record.flags.aborted or record.phase in GOING_BACK:
         said = record.flags.note if record.flags.aborted else record.why

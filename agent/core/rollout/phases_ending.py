@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from agent.core.model.durations import format_duration
 from agent.core.model.record import Phase, RecordedRelease
-from agent.core.rollout.barrier import NodeFailure, Wait, cannot_go_back, still_holds, still_uses, why_not_back
+from agent.core.rollout.barrier import NodeFailure, Wait, cannot_roll_back, still_holds, still_uses, why_not_rolled_back
 from agent.core.rollout.change import Change
 from agent.core.rollout.fleet import Host
 from agent.core.rollout.transition import TransitionContext, Waiting, ended, join_reasons, with_mirrors
@@ -78,12 +78,12 @@ def abort_or_wait(context: TransitionContext) -> Change | Waiting:
     return ended(context, Phase.ABORTED, "aborted", context.record.why + rest)
 
 
-def go_back_or_wait(context: TransitionContext) -> Change | Waiting:
+def roll_back_or_wait(context: TransitionContext) -> Change | Waiting:
     """End when the source serves everywhere; where a live host cannot, a person has to decide."""
     record = context.record
     hosts = _holders(context, record.target)
-    stuck = tuple(failure for host in hosts if (failure := cannot_go_back(host, record)) is not None)
-    waits = _going_back(context, hosts)
+    stuck = tuple(failure for host in hosts if (failure := cannot_roll_back(host, record)) is not None)
+    waits = _not_rolled_back(context, hosts)
     if waits and not context.is_late:
         return Waiting(waits)
     if not stuck and (not waits or not hosts):
@@ -93,17 +93,17 @@ def go_back_or_wait(context: TransitionContext) -> Change | Waiting:
     return _with_lines(ended(context, Phase.ROLLBACK_FAILED, "rollback failed", why), stuck)
 
 
-def _going_back(context: TransitionContext, hosts: tuple[Host, ...]) -> tuple[Wait, ...]:
+def _not_rolled_back(context: TransitionContext, hosts: tuple[Host, ...]) -> tuple[Wait, ...]:
     """Return which of *hosts* do not serve the source yet, without those that cannot."""
     record, lost = context.record, context.lost
     if not hosts and lost:
         names = join_reasons(tuple(host.node for host in lost))
         return (Wait(f"no host is seen: {names} lost", until=record.deadline),)
-    coming = (host for host in hosts if cannot_go_back(host, record) is None)
+    coming = (host for host in hosts if cannot_roll_back(host, record) is None)
     return tuple(
         Wait(reason, host.node, record.deadline)
         for host in coming
-        if (reason := why_not_back(host, record)) is not None
+        if (reason := why_not_rolled_back(host, record)) is not None
     )
 
 

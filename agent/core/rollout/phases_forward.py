@@ -129,7 +129,7 @@ def commit_or_wait(context: TransitionContext) -> Change | Waiting:
 def switch_or_wait(context: TransitionContext) -> Change | Waiting:
     """Go on once every member below the threshold has switched; lost ones are exceptions."""
     record = context.record
-    if (back := _goes_back(context)) is not None:
+    if (back := _rollback_if_due(context)) is not None:
         return back
     step = tuple(host for host in context.participants if record.includes(host.node) and not context.is_excused(host))
     waits = _not_switched(context, step)
@@ -161,7 +161,7 @@ def _not_switched(context: TransitionContext, step: tuple[Host, ...]) -> tuple[W
 def promote_or_wait(context: TransitionContext) -> Change | Waiting:
     """Go on to the other hosts once promoted."""
     record = context.record
-    if (back := _goes_back(context)) is not None:
+    if (back := _rollback_if_due(context)) is not None:
         return back
     if record.flags.promoted:
         return _enter_step(context, record.step + 1, context.fleet.members, "promoted")
@@ -205,7 +205,7 @@ def _ends_early(context: TransitionContext) -> Change | None:
     return begin_abort(context, f"{len(lost)} of {total} hosts lost ({names}), at most {allowed}")
 
 
-def _goes_back(context: TransitionContext) -> Change | None:
+def _rollback_if_due(context: TransitionContext) -> Change | None:
     """Begin a rollback if an operator asked for one or too many hosts failed; else return None."""
     record = context.record
     if record.flags.aborted:

@@ -50,7 +50,7 @@ class Housekeeping:
         gone = self.watch.reports_of_gone(GONE_S)[:AT_ONCE]
         ops = [Op(Verb.DELETE_CAS, entry.key, index=entry.modify_index) for entry in gone]
         if ops and await self._write(ops, fence):
-            log.info("fleet.tidied", app=self.app, reports=[entry.key.rpartition("/")[2] for entry in gone])
+            log.info("fleet.gc_completed", app=self.app, reports=[entry.key.rpartition("/")[2] for entry in gone])
 
     async def _remove_documents(self, reading: FleetReading, fence: Fence) -> None:
         """Remove lists of members that no rollout needs any more, and audit entries of rollouts long past."""
