@@ -33,9 +33,11 @@ def test_the_invariants_hold_in_rollouts_on_3_to_20_hosts(first: int) -> None:
     assert found == {}
 
 
-@pytest.mark.fleet
 @pytest.mark.timeout(400)  # 40 s of one core: 25,000 ticks of the shipped reconciler
-@pytest.mark.parametrize("seed", range(1, 4))
+@pytest.mark.parametrize(
+    "seed",
+    [pytest.param(1, marks=pytest.mark.fleet), *(pytest.param(seed, marks=pytest.mark.full) for seed in range(2, 6))],
+)
 def test_the_invariants_hold_on_200_hosts(seed: int) -> None:
     """A step, a barrier and the idleness of many."""
     _, found = breaches(range(seed, seed + 1), Setting(hosts=200, deploys=1, images=("app:b",)))
@@ -45,7 +47,7 @@ def test_the_invariants_hold_on_200_hosts(seed: int) -> None:
 @pytest.mark.fleet
 def test_rollouts_come_to_every_kind_of_end() -> None:
     """The simulation reaches what it is about: success, abort and rollback, with visitors of both releases."""
-    outcomes, _ = breaches(range(100, 120))
+    outcomes, _ = breaches(range(100, 120), Setting(hosts=4))
     ends = {phase for outcome in outcomes for phase in outcome.ends}
     assert {Phase.SUCCESSFUL, Phase.ABORTED, Phase.ROLLED_BACK} <= ends
     assert sum(outcome.faults for outcome in outcomes) > 20
