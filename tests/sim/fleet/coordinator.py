@@ -57,6 +57,8 @@ class SimCoordinator:
     rng: random.Random
     resolve: Resolve
     crashed: Callable[[str], None]
+    hung: Callable[[], None]
+    """Told when it hangs before a write, as it was asked to some time before."""
     bug: CoordinatorBug = field(default_factory=CoordinatorBug)
     clock_skew_s: float = 0.0
     starts: int = 0
@@ -110,6 +112,7 @@ class SimCoordinator:
         if self.is_stalling and request.path == "/v1/txn" and _RECORD in (request.body or b""):
             self.process.stall(self.is_stalling)
             self.is_stalling = 0.0
+            self.hung()
             await asyncio.sleep(0)
 
     def _ended(self, process: Process, task: "asyncio.Task[None]") -> None:

@@ -52,7 +52,7 @@ def inject_fault(world: FleetWorld, name: str) -> None:
     node = _some(world)
     if node is not None and not world.is_healed:
         world.faults += 1
-        world.leaderless_since = None
+        world.fault_came()
         world.note(f"fault {name} ({node.name})")
         DEEDS[name](world, node)
 

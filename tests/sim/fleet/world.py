@@ -138,12 +138,17 @@ class FleetWorld:
             random.Random(self.rng.random()),
             self.registry.digest,
             partial(self.breach, "crash"),
+            self.fault_came,
             self.bug.coordinator,
             clock_skew_s,
         )
         self.coordinators.append(candidate)
         candidate.start()
         return candidate
+
+    def fault_came(self) -> None:
+        """Count the time without a leader anew: candidates have to deal with something else."""
+        self.leaderless_since = None
 
     def operator(self, name: str) -> Operator:
         """Return somebody at a command line of their own."""
