@@ -172,7 +172,7 @@ class Settings(BaseSettings):
         if not self.apps and not self.coordinator:
             raise ValueError("apps: a host has exactly one app, unless it only coordinates (coordinator = true)")
         if self.coordinates and not self.coordinator:
-            raise ValueError("coordinates: only a coordinator does (coordinator = true)")
+            raise ValueError("coordinates: set coordinator = true, too")
         if self.coordinator and not self.coordinated:
             raise ValueError("coordinates: name the apps, as this host has none of its own")
         return self
@@ -198,7 +198,7 @@ class Settings(BaseSettings):
             FatalError: this host only coordinates.
         """
         if not self.apps:
-            raise FatalError("apps: this host has none, it only coordinates")
+            raise FatalError("apps: this host has none; it only coordinates")
         return self.apps[0]
 
     @property
@@ -231,7 +231,7 @@ def load(path: Path | None = None) -> Settings:
     try:
         return Settings(**_table(chosen))
     except SettingsError as exc:
-        raise FatalError(f"{_variable_in(exc)} is no JSON, as which a table or list is written there") from exc
+        raise FatalError(f"{_variable_in(exc)} must be JSON, as it holds a table or a list") from exc
     except ValidationError as exc:
         raise FatalError("\n".join(_problem(chosen, problem) for problem in field_problems(exc))) from exc
 

@@ -44,7 +44,7 @@ def refusal(file: Path) -> str:
         (f"[api]\nport = 0\n{MINIMAL}", "api.port: "),
         (f"{MINIMAL}[apps.default_spec]\nimage = 1\n", "apps.0.default_spec.image: unknown key"),
         ("coordinator = true", "coordinates: name the apps, as this host has none of its own"),
-        (f'coordinates = ["shop"]\n{MINIMAL}', "coordinates: only a coordinator does (coordinator = true)"),
+        (f'coordinates = ["shop"]\n{MINIMAL}', "coordinates: set coordinator = true, too"),
         ('coordinator = true\ncoordinates = ["Shop!"]', "coordinates.0: app name 'Shop!' must be"),
         (f'{MINIMAL}[docker]\ninsecure_registries = ["http://x"]', "docker.insecure_registries.0: "),
         ("node = \n", "is no TOML: "),
@@ -73,7 +73,7 @@ def test_every_error_is_told_at_once(file: Path) -> None:
         ("TIDEGATE_CONSUL__TOKN", "x", "environment variable TIDEGATE_CONSUL__TOKN: unknown key"),
         ("TIDEGATE_BOOT_WAIT", "soon", "environment variable TIDEGATE_BOOT_WAIT: 'soon' is no duration"),
         ("TIDEGATE_API__PORT", "http", "environment variable TIDEGATE_API__PORT: "),
-        ("TIDEGATE_APPS", "shop", "environment variable TIDEGATE_APPS is no JSON"),
+        ("TIDEGATE_APPS", "shop", "environment variable TIDEGATE_APPS must be JSON"),
     ],
 )
 def test_a_variable_that_does_not_fit_is_named(

@@ -55,13 +55,17 @@ async def _may_read(client: ConsulClient, app: App) -> Finding:
         found = await client.get(key)
     except ConsulForbiddenError:
         return fail(
-            "Right to read", f"{key} is forbidden", f'give the token: key_prefix "{app.name}/" {{ policy = "read" }}'
+            "Permission to read",
+            f"{key} is forbidden",
+            f'give the token: key_prefix "{app.name}/" {{ policy = "read" }}',
         )
     except TidegateError as exc:
-        return fail("Right to read", str(exc), "see above")
+        return fail("Permission to read", str(exc), "see above")
     if found is None:
-        return warn("Right to read", f"{key} does not exist", f"record the first release: consul kv put {key} IMAGE")
-    return ok("Right to read", f"{key} can be read")
+        return warn(
+            "Permission to read", f"{key} does not exist", f"record the first release: consul kv put {key} IMAGE"
+        )
+    return ok("Permission to read", f"{key} can be read")
 
 
 async def _may_write(client: ConsulClient, app: App, node: NodeName) -> Finding:
@@ -71,10 +75,10 @@ async def _may_write(client: ConsulClient, app: App, node: NodeName) -> Finding:
         # A compare-and-set that cannot match changes nothing, yet needs the right to write.
         await client.put(key, b"", cas=2**62)
     except ConsulForbiddenError:
-        return fail("Right to report", f"{key} may not be written", rule)
+        return fail("Permission to report", f"{key} may not be written", rule)
     except TidegateError as exc:
-        return fail("Right to report", str(exc), "see above")
-    return ok("Right to report", f"{key} may be written")
+        return fail("Permission to report", str(exc), "see above")
+    return ok("Permission to report", f"{key} may be written")
 
 
 async def _may_register(client: ConsulClient, app: App) -> Finding:

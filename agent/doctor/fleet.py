@@ -51,14 +51,14 @@ async def check_rights(client: ConsulClient, app: AppName) -> list[Finding]:
     """Try each right a command needs, by writes that cannot match and change nothing."""
     findings = []
     for what, key, rule in (
-        ("Right to command", keys.rollout(app), f'key "{app}/rollout" {{ policy = "write" }}'),
-        ("Right to audit", keys.history(app, 0, 0), f'key_prefix "{app}-status/history/" {{ policy = "write" }}'),
+        ("Permission to command", keys.rollout(app), f'key "{app}/rollout" {{ policy = "write" }}'),
+        ("Permission to audit", keys.history(app, 0, 0), f'key_prefix "{app}-status/history/" {{ policy = "write" }}'),
     ):
         try:
             await client.put(key, b"", cas=2**62)
         except ConsulForbiddenError:
             advice = f"to deploy, give the token the policy tidegate-{app}-operator, or: {rule}"
-            findings.append(warn(what, f"{key} may not be written with this token: it may only look", advice))
+            findings.append(warn(what, f"{key} may not be written with this token: this token can only read", advice))
         except TidegateError as exc:
             findings.append(fail(what, str(exc), "see above"))
         else:
@@ -146,7 +146,11 @@ def _drift(state: FleetState) -> Finding:
             told.append(f"{node} serves {serving.image}, active/image is {wanted.value}")
     if not told:
         return ok("Drift", "services, reports and keys agree")
-    return warn("Drift", "; ".join(told[:NAMES_MAX]), "passes by itself within seconds of a change; else see the host")
+    return warn(
+        "Drift",
+        "; ".join(told[:NAMES_MAX]),
+        "normal for some seconds after a change; otherwise look at that host's log",
+    )
 
 
 def _is(image: str, digest: str, wanted: str) -> bool:
@@ -166,10 +170,10 @@ def _by_hand(state: FleetState) -> Finding:
         try:
             record = state.reading.record
         except PermanentError:
-            return warn("By hand", "not known: the record cannot be read", "see above")
+            return warn("By hand", "unknown: the rollout record cannot be read", "see above")
         edits = manual_edits(record, state.reading.keys) if record else ()
         if edits:
-            return warn("By hand", "; ".join(edits), "it ends with the rollout, which sets the keys anew")
+            return warn("By hand", "; ".join(edits), "the rollout sets the keys again when it ends")
         return ok("By hand", "nobody changed the image keys in mid-rollout")
     try:
         deploy(state.reading.keys, (), _ANY, Strategy(), CommandAuthor("", "", 0))

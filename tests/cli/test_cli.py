@@ -199,7 +199,7 @@ def test_something_else_on_the_port_is_told_from_an_agent(api: FakeApi, body: by
     """No traceback of a parser."""
     api.body = body
     message = plain("status", "--api-port", str(api.port))
-    assert "is no Tidegate agent" in message or "of another version" in message
+    assert "is no Tidegate agent" in message or "versions differ" in message
 
 
 @pytest.mark.parametrize("answer", [b"", b"SSH-2.0-OpenSSH_9.2\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"])

@@ -261,7 +261,7 @@ def test_what_cannot_be_meant_is_a_usage_error(op: Operator, tmp_path: Path) -> 
     """Exit code 2, naming the option."""
     for arguments, said in (
         (("deploy", "no image"), "IMAGE"),
-        (("deploy", "shop:b", "--steps", "50%,10%"), "must rise"),
+        (("deploy", "shop:b", "--steps", "50%,10%"), "must increase"),
         (("deploy", "shop:b", "--steps", "100%,10%"), "100% is the last step"),
         (("deploy", "shop:b", "--canary", "1", "--steps", "10%"), "exclude each other"),
         (("deploy", "shop:b", "--queue", "--supersede"), "exclude each other"),

@@ -90,7 +90,7 @@ async def read_keys(
         missing = [key for key in wanted if key not in seen]
         if not [key for key in missing if await client.get(key, consistency=consistency) is not None]:
             return read_snapshot(app, listing.entries, listing.index)
-    raise ConsulUnavailableError(f"{client.name}: keys of {app} come and go between two reads")
+    raise ConsulUnavailableError(f"{client.name}: the keys under {app}/ changed between two reads")
 
 
 async def read_fleet(

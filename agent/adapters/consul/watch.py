@@ -152,7 +152,7 @@ class _Watcher:
                 self._index = next_index(self._index, listing.index)
                 return Known(read_snapshot(self._app, listing.entries, listing.index))
             block = None
-        raise ConsulUnavailableError(f"{self._client.name}: keys of {self._app} come and go between two reads")
+        raise ConsulUnavailableError(f"{self._client.name}: the keys under {self._app}/ changed between two reads")
 
     async def _is_whole(self, listing: Listing) -> bool:
         """Confirm what the listing lacks; False when a key exists after all, so that it must be read again."""

@@ -115,7 +115,9 @@ class Images:
         for name in names:
             if shown := await self._inspect(name):
                 return shown
-        raise DockerUnavailableError(f"Docker: {reference} was pulled, but is not there")
+        raise DockerUnavailableError(
+            f"Docker: {reference} was pulled, but is not listed; another program may remove images on this host"
+        )
 
     async def _pull(self, reference: ImageReference, progress: PullProgress, stall_s: float) -> None:
         registry = repository(reference).registry

@@ -18,7 +18,9 @@ def argument(text: str) -> str:
         HaproxyRefusedError: it holds a blank, a separator or the like; we never wrote it.
     """
     if not _ARGUMENT.fullmatch(text):
-        raise HaproxyRefusedError(f"a map of HAProxy holds the foreign key {text!r:.60}; remove it by hand")
+        raise HaproxyRefusedError(
+            f"an HAProxy map of this app holds the key {text!r:.60}, which Tidegate did not write; remove it by hand"
+        )
     return text
 
 

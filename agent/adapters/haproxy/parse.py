@@ -79,7 +79,7 @@ def split_replies(text: str, count: int) -> tuple[str, ...]:
             replies.append("\n".join(lines))
             lines = []
     if lines or len(replies) != count:
-        raise HaproxyUnavailableError(f"HAProxy gave {len(replies)} whole replies to {count} commands")
+        raise HaproxyUnavailableError(f"HAProxy answered {len(replies)} of {count} commands completely")
     return tuple(replies)
 
 

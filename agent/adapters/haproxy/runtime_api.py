@@ -170,7 +170,7 @@ class HaproxySocket:
             )
             after = await self._maps()
             if not holds(after.pin_to_slot, forward) or not holds(after.slot_to_pin, backward):
-                raise HaproxyUnavailableError("HAProxy's maps changed at the same time; look again")
+                raise HaproxyUnavailableError("HAProxy's maps changed while they were written; the agent tries again")
 
     async def set_gate(self, gate: ReadinessGate) -> None:
         """Set what load balancers are told: file first, then the runtime. Raises as :meth:`set_pins`."""
@@ -180,7 +180,9 @@ class HaproxySocket:
             maps = await self._maps()
             await change(self._paths.runtime_socket, map_commands(self._gate, maps.gate, wanted))
             if not holds((await self._maps()).gate, wanted):
-                raise HaproxyUnavailableError("HAProxy's gate changed at the same time; look again")
+                raise HaproxyUnavailableError(
+                    "HAProxy's readiness gate changed while it was written; the agent tries again"
+                )
 
     async def save_state(self) -> None:
         """
@@ -208,7 +210,7 @@ class HaproxySocket:
         require_new_address(command, reply)
         found = (await self._snapshot()).states[slot].target
         if found != wanted:
-            raise HaproxyRefusedError(f"slot {slot} leads to {found}, not to {wanted}")
+            raise HaproxyRefusedError(f"HAProxy sends slot {slot} to {found}, not to {wanted}")
 
     def _state_command(self, slot: SlotName, state: AdminState) -> str:
         return f"set server {self._app.name}/{slot.value} state {state.value}"
@@ -282,7 +284,7 @@ class HaproxySocket:
             servers = {slot: read_server(rows[slot.value], own[slot], info.uptime_s) for slot in SlotName}
         except KeyError as exc:
             raise HaproxyRefusedError(
-                f"HAProxy has no server {exc.args[0]} in backend {self._app.name}: not our config",
+                f"HAProxy has no server {exc.args[0]} in backend {self._app.name}: its configuration is not Tidegate's",
             ) from exc
         return _Snapshot(info, own, servers)
 

@@ -156,7 +156,9 @@ def _digest_of(reference: ImageReference, where: Repository, answer: _Answer) ->
     if answer.status == HTTPStatus.NOT_FOUND:
         raise ImageRefusedError(f"registry {where.registry} has no {reference}")
     if answer.status in _NO_RIGHT:
-        raise ImageRefusedError(f"registry {where.registry} refuses {reference}: {answer.status}, no login or no right")
+        raise ImageRefusedError(
+            f"registry {where.registry} refuses {reference}: {answer.status}: no login, or the login may not read it"
+        )
     raise ImagePullError(f"registry {where.registry} answered {answer.status} for {reference}")
 
 

@@ -108,7 +108,7 @@ def _answer(program: str, status: int | None, output: bytes) -> Mapping[str, str
         username, secret = str(answer["Username"]), str(answer["Secret"])
     except (ValueError, KeyError, TypeError):
         # The cause holds what the helper said, a secret: it is not chained.
-        raise ImagePullError(f"credential helper {program}: answer not understood") from None
+        raise ImagePullError(f"credential helper {program}: its answer is not a credential helper's JSON") from None
     if username == "<token>":
         return {"identitytoken": secret}
     return {"username": username, "password": secret}

@@ -47,7 +47,7 @@ async def _examine_fleet(consul_options: ConsulOptions) -> list[Finding]:
             return [*findings, *await check_rights(session.client, session.app), *judge_fleet(await _state(session))]
         except TidegateError as exc:
             advice = f"give the token the policy tidegate-{session.app}-operator or -read-only"
-            return [*findings, fail("Right to look", str(exc), advice)]
+            return [*findings, fail("Permission to look", str(exc), advice)]
 
 
 async def _state(session: Session) -> FleetState:

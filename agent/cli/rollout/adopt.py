@@ -56,7 +56,7 @@ async def adopt(consul_options: ConsulOptions, *, reason: str, yes: bool) -> Non
 async def _write(session: Session, shown: _Found, by: CommandAuthor) -> None:
     def command(found: _Found) -> Change:
         if found.indexes != shown.indexes:
-            raise TransientError("the keys changed meanwhile: look at them and try again")
+            raise TransientError("the keys changed meanwhile; check them with `tidegate status`, then adopt again")
         return accept(found.keys, found.reports, by)
 
     await submit(session, _find, command, by)

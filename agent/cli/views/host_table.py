@@ -69,7 +69,9 @@ def _report(port: int, answer: Any) -> NodeReport:
     try:
         return NodeReport.model_validate(answer)
     except ValidationError as exc:
-        raise TransientError(f"the report of the agent at port {port} is of another version than this command") from exc
+        raise TransientError(
+            f"this command cannot read the report of the agent at port {port}: their versions differ"
+        ) from exc
 
 
 def _stream(port: int) -> None:

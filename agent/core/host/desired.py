@@ -108,7 +108,9 @@ def desired(keys: Keys, node: NodeName) -> Desired:
     match record.phase:
         case Phase.ROLLBACK_FAILED if keys.active is None or keys.active.modify_index <= keys.record_index:
             newcomer = _release_by_hand(keys.active, record) if keys.active else None
-            return Desired(Unchanged("the last rollout ended rollback_failed: a person decides", newcomer))
+            return Desired(
+                Unchanged("the last rollout ended rollback_failed; nothing changes until an operator deploys", newcomer)
+            )
         case Phase.SUCCESSFUL | Phase.ABORTED | Phase.ROLLED_BACK | Phase.ROLLBACK_FAILED:
             return _by_hand(keys)
         case Phase.PENDING:

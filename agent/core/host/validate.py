@@ -68,10 +68,14 @@ def _without_consul(reason: str, last_applied: LastApplied, node: NodeName, boot
         left = format_duration(boot.boot_wait_s - boot.waited_s)
         return Desired(Unchanged(f"{reason}: waits for Consul, at most {left} more"))
     if not known:
-        return Desired(Unchanged(f"{reason}: nothing in the journal, so the host is not ready"))
+        return Desired(Unchanged(f"{reason}: the journal names no release, so the host is not ready"))
     age = boot.now_wall - (last_applied.confirmed_at_wall or 0.0)
     if not 0 <= age <= boot.journal_max_age_s:
-        return Desired(Unchanged(f"{reason}: the journal was confirmed {format_duration(max(age, 0))} ago, too long"))
+        return Desired(
+            Unchanged(
+                f"{reason}: Consul confirmed the journal {format_duration(max(age, 0))} ago, before journal_max_age"
+            )
+        )
     return _last_good(last_applied, node, (f"{reason}: going by the journal, confirmed {format_duration(age)} ago",))
 
 
@@ -101,7 +105,9 @@ def _validate_known(snapshot: KeySnapshot, last_applied: LastApplied, node: Node
     )
     by_keys = record is None or record.phase is Phase.PENDING or record.phase.is_terminal
     if keys["active/image"] is None and isinstance(snapshot.active, Invalid) and by_keys:
-        return Validated(Desired(Unchanged(f"{snapshot.active.reason}: nothing else is known to serve")), last_applied)
+        return Validated(
+            Desired(Unchanged(f"{snapshot.active.reason}: no other release is known that could serve")), last_applied
+        )
     return Validated(_noted(desired(_keys(last_applied, record), node), notes), last_applied)
 
 
@@ -160,7 +166,7 @@ def _last_record(last_applied: LastApplied) -> RolloutRecord | None:
 
 def _held(last_applied: LastApplied, node: NodeName, reason: str) -> Desired:
     if last_applied.active is None and last_applied.rollout is None:
-        return Desired(Unchanged(f"{reason}: nothing else is known to serve"))
+        return Desired(Unchanged(f"{reason}: no other release is known that could serve"))
     return _last_good(last_applied, node, (reason,))
 
 

@@ -34,7 +34,7 @@ class DeployTimings(StrictDocument):
     @model_validator(mode="after")
     def _bake_ends_before_the_drain(self) -> Self:
         if self.bake_time > self.drain_timeout:
-            raise ValueError("bake_time is longer than drain_timeout: the old release would go while it bakes")
+            raise ValueError("bake_time is longer than drain_timeout: the old release would be removed during the bake")
         return self
 
 

@@ -30,17 +30,17 @@ def _baking(context: TransitionContext) -> tuple[Wait, ...]:
     record, serving = context.record, context.serving
     assert record.since is not None
     waits = [
-        Wait(f"source in use: {use}", host.node, record.deadline)
+        Wait(f"old release in use: {use}", host.node, record.deadline)
         for host in serving
         if (use := still_uses(host, record)) is not None
     ]
     if not serving:
-        waits = [Wait("no host is seen that could tell who uses the source", until=record.deadline)]
+        waits = [Wait("no live host tells who still uses the old release", until=record.deadline)]
     bake_end = record.since + record.strategy.bake_time
     bake_left = bake_end - context.now
     if bake_left > 0:
         left = format_duration(bake_left)
-        return (Wait(f"bakes: the way back stays warm for {left} more", until=bake_end), *waits)
+        return (Wait(f"baking: the old release stays ready for a rollback for {left} more", until=bake_end), *waits)
     return tuple(waits)
 
 
@@ -98,7 +98,7 @@ def _not_rolled_back(context: TransitionContext, hosts: tuple[Host, ...]) -> tup
     record, lost = context.record, context.lost
     if not hosts and lost:
         names = join_reasons(tuple(host.node for host in lost))
-        return (Wait(f"no host is seen: {names} lost", until=record.deadline),)
+        return (Wait(f"no host is alive: {names} lost", until=record.deadline),)
     coming = (host for host in hosts if cannot_roll_back(host, record) is None)
     return tuple(
         Wait(reason, host.node, record.deadline)

@@ -86,7 +86,7 @@ def _not_free(context: TransitionContext, target: RecordedRelease | None) -> tup
         if (busy := why_not_free(host, target, strategy)) is not None
     )
     if len(present) < strategy.min_members:
-        return (Wait(f"{len(present)} live host(s), at least {strategy.min_members} wanted", until=until), *waits)
+        return (Wait(f"{len(present)} live host(s), min_members is {strategy.min_members}", until=until), *waits)
     return waits
 
 
@@ -150,7 +150,7 @@ def switch_or_wait(context: TransitionContext) -> Change | Waiting:
 def _not_switched(context: TransitionContext, step: tuple[Host, ...]) -> tuple[Wait, ...]:
     record = context.record
     if not step and context.lost:
-        return (Wait(f"no host of this step is seen{_without(context)}", until=record.deadline),)
+        return (Wait(f"no host of this step is alive{_without(context)}", until=record.deadline),)
     return tuple(
         Wait(reason, host.node, record.deadline)
         for host in step
@@ -229,7 +229,7 @@ def _staged(context: TransitionContext) -> tuple[tuple[NodeName, ...], tuple[Wai
         Wait(reason, host.node, record.deadline) for host in awaited if (reason := reasons[host.node]) is not None
     )
     if len(staged) < record.strategy.min_members and not waits:
-        reason = f"{len(staged)} staged host(s), at least {record.strategy.min_members} wanted"
+        reason = f"{len(staged)} staged host(s), min_members is {record.strategy.min_members}"
         return staged, (Wait(reason, until=record.deadline),)
     return staged, waits
 

@@ -33,7 +33,8 @@ def source_of(record: Decision, fleet: Fleet) -> RecordedRelease | None:
         if record.source is not None or fleet.active is None or is_forced:
             return record.source
         raise UnclearSourceError(
-            f"no host serves, though active/image is {fleet.active}; --force-source goes on without a way back"
+            f"no host serves, though active/image is {fleet.active}; "
+            "--force-source deploys without a release to roll back to",
         )
     counts = Counter(slot.release for slot in served.values())
     if len(counts) > 1 and not is_forced:
@@ -62,7 +63,9 @@ def _by_hand(slots: Iterable[SlotReport]) -> RecordedRelease:
             image=ImageReference(image), spec=None, release=ReleaseId(slot.release), pin=Pin(slot.pin)
         )
     except ValidationError as exc:
-        raise UnclearSourceError(f"hosts report to serve {printable(slot.image)}, which names no release") from exc
+        raise UnclearSourceError(
+            f"hosts report that they serve {printable(slot.image)}, which names no release"
+        ) from exc
 
 
 def _differences(served: dict[NodeName, SlotReport]) -> str:

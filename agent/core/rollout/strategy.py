@@ -24,7 +24,7 @@ def _share(text: str) -> str:
 
 def _step(text: str) -> str:
     if text.rstrip("%").strip("0") == "":
-        raise ValueError("a step of no hosts is none")
+        raise ValueError("a step must have at least one host")
     return text
 
 
@@ -66,13 +66,13 @@ class Strategy(TolerantDocument):
     @model_validator(mode="after")
     def _is_possible(self) -> Self:
         if self.bake_time > self.drain_timeout:
-            raise ValueError("bake_time is longer than drain_timeout: the old release would go while it bakes")
+            raise ValueError("bake_time is longer than drain_timeout: the old release would be removed during the bake")
         shares = [int(step[:-1]) for step in self.steps if step.endswith("%")]
         counts = [int(step) for step in self.steps if not step.endswith("%")]
         if any(numbers != sorted(set(numbers)) for numbers in (shares, counts)):
-            raise ValueError(f"steps {', '.join(self.steps)} must rise")
+            raise ValueError(f"steps {', '.join(self.steps)} must increase")
         if "100%" in self.steps[:-1]:
-            raise ValueError(f"steps {', '.join(self.steps)}: nothing can follow 100%")
+            raise ValueError(f"steps {', '.join(self.steps)}: no step can follow 100%")
         return self
 
     @property

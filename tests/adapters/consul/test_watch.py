@@ -191,7 +191,7 @@ class TestFaults:
             await client.put(f"{app}/active/image", b"cs90:1")
             fake.fault = Fault.HIDE
             async with watching(client, app) as told:
-                assert f"keys of {app} come and go" in (await told.until(Unknown)).reason
+                assert f"keys under {app}/ changed between two reads" in (await told.until(Unknown)).reason
                 fake.fault = None
                 assert isinstance((await told.snapshot()).active, Present)
                 assert not [outcome for outcome in told.outcomes if outcome == Known(EMPTY)]

@@ -228,7 +228,7 @@ def test_a_new_host_takes_the_active_image_after_rollback_failed() -> None:
     world.run_for(40)
     assert world.agent.plan is not None
     assert world.agent.plan.actions == ()
-    assert "a person decides" in " ".join(world.agent.plan.notes)
+    assert "rollback_failed" in " ".join(world.agent.plan.notes)
 
 
 def test_a_release_that_is_being_run_in_one_slot_is_not_run_in_the_other_that_becomes_free() -> None:

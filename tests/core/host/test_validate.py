@@ -147,10 +147,14 @@ def test_a_higher_generation_drops_the_baseline_of_the_keys() -> None:
     [
         pytest.param(BOOTING, KNOWN, "as it is", "at most 50s more", id="waits for Consul"),
         pytest.param(WAITED, KNOWN, "app:a", "going by the journal, confirmed 1m40s ago", id="then the journal"),
-        pytest.param(WAITED, LastApplied(), "as it is", "nothing in the journal", id="nothing in it"),
-        pytest.param(WAITED, KNOWN.replace(confirmed_at_wall=1000 - 90000.0), "as it is", "too long", id="too old"),
-        pytest.param(LATE, KNOWN.replace(confirmed_at_wall=None), "as it is", "too long", id="never confirmed"),
-        pytest.param(WAITED, KNOWN.replace(confirmed_at_wall=2000.0), "as it is", "too long", id="from the future"),
+        pytest.param(WAITED, LastApplied(), "as it is", "journal names no release", id="nothing in it"),
+        pytest.param(
+            WAITED, KNOWN.replace(confirmed_at_wall=1000 - 90000.0), "as it is", "journal_max_age", id="too old"
+        ),
+        pytest.param(LATE, KNOWN.replace(confirmed_at_wall=None), "as it is", "journal_max_age", id="never confirmed"),
+        pytest.param(
+            WAITED, KNOWN.replace(confirmed_at_wall=2000.0), "as it is", "journal_max_age", id="from the future"
+        ),
     ],
 )
 def test_what_a_host_does_at_boot_without_consul(

@@ -19,7 +19,7 @@ class TestBaking:
     def test_the_way_back_stays_warm_through_the_bake(self) -> None:
         """Though nobody uses it."""
         said = waits(after(299, record(Phase.BAKING, **BAKING), fleet("web-1 idle")))
-        assert said == "bakes: the way back stays warm for 1s more"
+        assert said == "baking: the old release stays ready for a rollback for 1s more"
         change = changed(after(300, record(Phase.BAKING, **BAKING), fleet("web-1 idle")))
         assert (change.record.phase, change.record.deadline) == (Phase.RETIRING, NOW + 300 + 600)
         assert change.record.why == "nobody has used the source for 1m"
@@ -28,16 +28,16 @@ class TestBaking:
     @pytest.mark.parametrize(
         ("odd", "said"),
         [
-            ("switched", "web-2: source in use: last request 0s ago, idle after 1m"),
-            ("streaming", "web-2: source in use: 3 open request(s)"),
-            ("unclear", "web-2: source in use: unknown: its open requests are not known"),
-            ("unknown", "web-2: source in use: HAProxy's master socket does not say"),
-            ("idle old-workers", "web-2: source in use: 2 old HAProxy worker(s)"),
-            ("staged", "web-2: source in use: serving: its open requests are not known"),
-            ("idle silent", "web-2: source in use: its agent has not reported yet"),
-            ("idle gone", "web-2: source in use: not seen for 5s"),
-            ("streaming joined", "web-2: source in use: 3 open request(s)"),
-            ("streaming leaving", "web-2: source in use: 3 open request(s)"),
+            ("switched", "web-2: old release in use: last request 0s ago, idle after 1m"),
+            ("streaming", "web-2: old release in use: 3 open request(s)"),
+            ("unclear", "web-2: old release in use: unknown: its open requests are not known"),
+            ("unknown", "web-2: old release in use: HAProxy's master socket does not say"),
+            ("idle old-workers", "web-2: old release in use: 2 old HAProxy worker(s)"),
+            ("staged", "web-2: old release in use: serving: its open requests are not known"),
+            ("idle silent", "web-2: old release in use: its agent has not reported yet"),
+            ("idle gone", "web-2: old release in use: not seen for 5s"),
+            ("streaming joined", "web-2: old release in use: 3 open request(s)"),
+            ("streaming leaving", "web-2: old release in use: 3 open request(s)"),
         ],
     )
     def test_s12_idleness_is_a_fleet_fact_and_unknown_is_not_idle(self, odd: str, said: str) -> None:
@@ -58,7 +58,7 @@ class TestBaking:
     def test_s12_a_fleet_that_is_not_seen_is_not_idle(self) -> None:
         """Until drain_timeout."""
         baking, seen = record(Phase.BAKING, **BAKING), fleet("web-1 idle lost")
-        assert waits(after(1799, baking, seen)) == "no host is seen that could tell who uses the source"
+        assert waits(after(1799, baking, seen)) == "no live host tells who still uses the old release"
         assert changed(after(1800, baking, seen)).record.phase is Phase.RETIRING
 
     @pytest.mark.parametrize("shape", ["sick", "failed"])
@@ -184,11 +184,11 @@ class TestRollingBack:
     def test_s12_a_fleet_that_is_not_seen_is_not_back(self) -> None:
         """At the deadline it is: lost hosts have to catch up before they serve."""
         given, seen = record(Phase.ROLLING_BACK), fleet("web-1 idle lost")
-        assert waits(after(599, given, seen)) == "no host is seen: web-1 lost"
+        assert waits(after(599, given, seen)) == "no host is alive: web-1 lost"
         change = changed(after(600, given, seen))
         assert (change.record.phase, change.record.why) == (
             Phase.ROLLED_BACK,
-            "so it was; no host is seen: web-1 lost",
+            "so it was; no host is alive: web-1 lost",
         )
         assert changed(after(1, given, fleet("web-1 idle leaving"))).record.phase is Phase.ROLLED_BACK
 

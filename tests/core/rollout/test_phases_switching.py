@@ -132,7 +132,7 @@ class TestSwitching:
     def test_s12_a_fleet_that_is_not_seen_has_not_switched(self, phase: Phase) -> None:
         """All of the step lost: that may be the watcher's eyes."""
         given, seen = self.begun(phase), fleet("web-1 switched lost", "web-2 switched lost")
-        assert waits(after(599, given, seen)) == "no host of this step is seen, without web-1; web-2"
+        assert waits(after(599, given, seen)) == "no host of this step is alive, without web-1; web-2"
         assert changed(after(600, given, seen)).record.phase is Phase.ROLLING_BACK
 
     def test_an_empty_step_is_done(self, phase: Phase) -> None:

@@ -42,8 +42,8 @@ class TestPending:
             (["web-1 serves", "web-2 serves silent"], "web-2: its agent has not reported yet"),
             (["web-1 serves", "web-2 serves restarted"], "web-2: its agent has not reported yet"),
             (["web-1 serves", "web-2 serves gone"], "web-2: not seen for 5s; counts as lost after 1m"),
-            (["web-1 serves leaving"], "0 live host(s), at least 1 wanted"),
-            ([], "0 live host(s), at least 1 wanted"),
+            (["web-1 serves leaving"], "0 live host(s), min_members is 1"),
+            ([], "0 live host(s), min_members is 1"),
             (["web-1 serves", "web-2 serves-c"], "hosts serve different releases (web-1 serves app:a@"),
         ],
     )
@@ -191,7 +191,7 @@ class TestStaging:
         """`min_members`, though nobody else is waited for."""
         two = Strategy(min_members=2)
         staging, seen = record(Phase.STAGING, strategy=two), fleet("web-1 staged", "web-2 staged leaving")
-        assert waits(after(1, staging, seen)) == "1 staged host(s), at least 2 wanted"
+        assert waits(after(1, staging, seen)) == "1 staged host(s), min_members is 2"
         assert changed(after(600, staging, seen)).record.phase is Phase.ABORTING
 
 

@@ -46,8 +46,8 @@ async def test_a_token_without_rights_is_told_what_it_lacks(
         Plan(app_name, settings={"consul": {"address": acl_consul.address, "token_file": str(file)}})
     )
     findings = await run_checks(host.settings)
-    _bad(findings, "Right to read", f'key_prefix "{app_name}/" {{ policy = "read" }}')
-    _bad(findings, "Right to report", f'key_prefix "{app_name}-status/nodes/" {{ policy = "write" }}')
+    _bad(findings, "Permission to read", f'key_prefix "{app_name}/" {{ policy = "read" }}')
+    _bad(findings, "Permission to report", f'key_prefix "{app_name}-status/nodes/" {{ policy = "write" }}')
     assert next(finding for finding in findings if finding.what == "Consul").grade is Grade.OK
 
 

@@ -224,7 +224,7 @@ class TestRollouts:
             async with running(first):
                 assert await eventually(lambda: leads(first.leader), deadline_s=10)
                 await begin(fake_fleet)
-                assert await eventually(lambda: _waits_for(first, "at least 1 wanted"), deadline_s=10)
+                assert await eventually(lambda: _waits_for(first, "min_members is 1"), deadline_s=10)
             await fake_fleet.agent_lives("web-1")
             async with running(second):
                 last = await ended(fake_fleet)
