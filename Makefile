@@ -13,7 +13,8 @@ export KEEP
 
 STAGES := $(PY) -m tests.stages --budget-s $(TEST_BUDGET_S)
 WITH_DOCKER := cluster/setup/with-docker.sh $(PY) -m cluster.servers.with_docker
-PYTEST_UNIT := $(PY) -m pytest -q -n 2 -m "not real and not full and not infra and not fleet"
+# Half of a unit test is waiting.
+PYTEST_UNIT := $(PY) -m pytest -q -n 3 -m "not real and not full and not infra and not fleet"
 # Fleets in virtual time: all processor, no servers. Beside the others, which mostly wait.
 PYTEST_FLEET := $(PY) -m pytest -q -n 2 -m "fleet and not full" --timeout 900
 # AWS played by moto, and cfn-lint: nothing waits for Docker.
@@ -30,7 +31,7 @@ SPHINX := $(PY) -m sphinx -q -E -W --keep-going -c docs
 # The cluster's faults take as long as all the rest, and mostly wait.
 PYTEST_FULL := $(PY) -m pytest -q -n 2 --dist loadfile -m full --timeout 900
 
-.PHONY: help setup venv demo demo-host cluster cluster-down cluster-scale test test-all check docs hooks lock simulate bench clean
+.PHONY: help setup venv demo demo-host cluster cluster-down cluster-scale test test-all check lint unit docs hooks lock simulate bench clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,11 +58,16 @@ cluster-down: venv ## remove the cluster
 	@cluster/setup/with-docker.sh $(PY) -m cluster down
 
 check: venv ## format, lint, types, import layers, docs, unit tests (under 90 s, no servers)
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint unit
+
+lint: venv ## the part of check that runs no test
 	@.venv/bin/ruff format --check .
 	@.venv/bin/ruff check .
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
 	@$(SPHINX) -b dummy . build/docs-check
+
+unit: venv ## the part of check that runs the unit tests
 	@$(PYTEST_UNIT)
 
 test: setup ## check, then everything on the real servers
