@@ -71,7 +71,9 @@ class SimCoordinator:
         self.process = Process(self.clock.loop)
 
     def start(self) -> None:
-        """Begin a process, as after a boot."""
+        """Begin a process, as after a boot; nothing where one runs."""
+        if self.starts and self.process.is_alive:
+            return
         self.starts += 1
         stalled_until, self.process = self.process.stalled_until, Process(self.clock.loop)
         self.process.stall(stalled_until - self.clock.now)

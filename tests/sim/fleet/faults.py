@@ -67,8 +67,7 @@ def heal(world: FleetWorld) -> None:
         _heal_host(world, node)
     for candidate in world.coordinators:
         candidate.link.is_cut, candidate.link.lossy, candidate.link.slow_s = False, 0.0, 0.0
-        if not candidate.process.is_alive:
-            candidate.start()
+        candidate.start()
 
 
 def _heal_host(world: FleetWorld, node: Node) -> None:
