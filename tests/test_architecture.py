@@ -120,3 +120,15 @@ def test_each_wall_fails_when_it_is_breached(tmp_path: Path) -> None:
     )
     kept = [line for line in said.stdout.splitlines() if line.endswith("KEPT")]
     assert (kept, said.returncode) == ([], 1), said.stdout
+
+
+def test_helpers_of_tests_live_in_helper_modules() -> None:
+    """A test module that another one imports runs twice, and nobody looks for a helper there."""
+    paths = [path for folder in ("tests", "bench", "cluster") for path in (ROOT / folder).rglob("*.py")]
+    imports = {
+        (path.name, module)
+        for path in paths
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.ImportFrom) and (module := node.module or "").rpartition(".")[2].startswith("test_")
+    }
+    assert imports == set()

@@ -29,7 +29,7 @@ from cluster.settings import File, docker_config
 from tests.adapters.fakes.ec2 import FakeEc2, running
 from tests.infra.account import REGION
 from tests.infra.cases import ROOT
-from tests.infra.test_userdata import rendered
+from tests.infra.userdata import rendered
 from tests.provision.aws.machines import SETTINGS
 
 STACK = "final-project"

@@ -5,25 +5,16 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from cluster.machine_images import _base
 from cluster.servers.dockerd import DockerDaemon
 from infra.template.compute import user_data
-from tests.infra.cases import CASES, template
-from tests.infra.reading import of_type
+from tests.infra.cases import CASES
+from tests.infra.userdata import rendered
 
-PSEUDO = {"AWS::StackName": "final-project", "AWS::Region": "us-east-1"}
 SYSTEMCTL = '#!/bin/sh\necho "$*" >>/out/calls\n'
-
-
-def rendered(case: str, tier: str) -> str:
-    """Return the script as CloudFormation's Sub leaves it."""
-    data: Any = of_type(template(case), "EC2::LaunchTemplate")[tier]["LaunchTemplateData"]
-    text, own = data["UserData"]["Fn::Base64"]["Fn::Sub"]
-    return re.sub(r"\$\{([^}!]+)\}", lambda found: {**PSEUDO, **own}[found[1]], text)
 
 
 @pytest.mark.parametrize("case", CASES)

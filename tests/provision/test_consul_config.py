@@ -6,15 +6,8 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from agent.provision.consul_config import ConsulPlan, Secrets, render
+from tests.provision.consul_plans import CLIENT, SERVER
 
-SERVER: dict[str, Any] = {
-    "mode": "server",
-    "node": "consul-a",
-    "zones": ["a", "b", "c"],
-    "domain": "cs90",
-    "tls": {"ca_file": "/ca", "cert_file": "/cert", "key_file": "/key"},
-}
-CLIENT: dict[str, Any] = {"mode": "client", "node": "web-1", "zones": ["a", "b", "c"], "domain": "cs90"}
 SECRETS = Secrets(gossip_key=SecretStr("gossip"), agent_token=SecretStr("token"))
 
 

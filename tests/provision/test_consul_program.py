@@ -14,7 +14,7 @@ from agent.provision.render_consul import write
 from cluster.servers.ports import free_port
 from cluster.servers.process import ServerProcess, eventually, listens
 from cluster.servers.tools import run, tool
-from tests.provision.test_consul_config import CLIENT, SERVER
+from tests.provision.consul_plans import CLIENT, SERVER
 
 pytestmark = [pytest.mark.real, pytest.mark.asyncio]
 

@@ -14,37 +14,13 @@ from agent.core.cloud.asg_hooks import (
     failure_of,
     next_step,
 )
-from agent.core.model.names import SlotName
-from agent.core.model.report import FailureReport, NodeReport, SlotReport
+from agent.core.model.report import FailureReport
 from agent.core.model.states import SlotPhase
+from tests.core.cloud.reports import FAILED, FINAL, GONE, READY, report
 
 TIMEOUTS = Timeouts(launch_s=600, leave_s=240)
-FINAL = {"r#1": FailureReport(reason="GET / answered 500")}
 PASSING = {"r#1": FailureReport(reason="the registry is away", is_final=False)}
 
-
-def report(
-    phase: SlotPhase = SlotPhase.PULLING,
-    *,
-    ready: bool = False,
-    leaving: bool = False,
-    opened: int | None = 0,
-    workers: int | None = 0,
-    failures: dict[str, FailureReport] | None = None,
-) -> NodeReport:
-    slots = {
-        SlotName.BLUE: SlotReport(phase=phase, open_requests=opened),
-        SlotName.GREEN: SlotReport(phase=SlotPhase.EMPTY, open_requests=0),
-    }
-    return NodeReport(
-        app="shop", node="web-1", instance="b.1", agent="0", phase=phase, summary="pulling 62 %", is_ready=ready,
-        is_leaving=leaving, old_workers=workers, failures=failures or {}, slots=slots,
-    )  # fmt: skip
-
-
-FAILED = report(SlotPhase.FAILED, failures=FINAL)
-READY = report(SlotPhase.SERVING, ready=True)
-GONE = report(SlotPhase.SERVING, leaving=True)
 
 TABLE: list[tuple[str, InstanceState, float, Step]] = [
     ("nothing is asked of it", InstanceState(READY), 50, None),

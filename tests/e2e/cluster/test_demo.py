@@ -11,7 +11,7 @@ import pytest
 from cluster.demo.fleet import commit_of, durations
 from cluster.machine_images import ROOT
 from cluster.servers.fleet import Command, Said
-from tests.e2e.host.test_demo import KEYS
+from tests.e2e.demo_line import KEYS
 
 HISTORY = [
     {"from": "ready", "to": "switching", "at": "2026-01-01T00:00:00+00:00"},

@@ -20,7 +20,7 @@ from bench.fleet_in_consul import Population, staged
 from cluster.servers.consul import ConsulServer
 from cluster.servers.fleet import Coordinator
 from cluster.servers.process import eventually
-from tests.e2e.fleet.test_rights import SERVED
+from tests.e2e.fleet.served import SERVED
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 BY = CommandAuthor("lab", "a test", 0.0)

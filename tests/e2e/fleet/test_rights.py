@@ -11,17 +11,13 @@ import pytest_asyncio
 
 from agent.adapters.consul.policies import Role, policy, policy_name
 from agent.core.model.names import AppName, NodeName, parse_app
-from agent.core.model.record import RecordedRelease
 from bench.fleet_in_consul import Population, staged
 from cluster.servers.certificates import Certificates, make_certificates
 from cluster.servers.consul import ConsulServer, consul_server
 from cluster.servers.fleet import TIDEGATE, Said, said_by
+from tests.e2e.fleet.served import SERVED
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
-DIGEST = "sha256:" + "a" * 64
-SERVED = RecordedRelease.model_validate(
-    {"image": f"registry.example/shop:a@{DIGEST}", "release": "a" * 12, "pin": "b" * 12}
-)
 
 
 @dataclass(frozen=True, slots=True)

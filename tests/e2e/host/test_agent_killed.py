@@ -17,27 +17,13 @@ from cluster.servers.consul import ConsulServer
 from cluster.servers.dockerd import DockerDaemon
 from cluster.servers.host import TEST_KNOBS, Host, Plan
 from cluster.servers.process import eventually
-from cluster.traffic.clients import Mix
 from cluster.traffic.generator import Traffic
 from tests.e2e.host.conftest import MakeHost, PushedImages
+from tests.e2e.host.light_traffic import LIGHT
 
 pytestmark = [pytest.mark.real, pytest.mark.traffic, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 
 KNOBS = {**TEST_KNOBS, "min_healthy_time": "100ms", "bake_time": "200ms", "visit_idle": "1s"}
-LIGHT = Mix(
-    new_rate=40,
-    keepalive_rate=30,
-    slow_rate=1,
-    slow_ms=500,
-    stream_rate=1,
-    stream_ms=800,
-    websocket_rate=1,
-    websocket_s=0.8,
-    visitors=5,
-    visit_every_s=0.2,
-    visit_min_s=0.5,
-    visit_max_s=1.0,
-)
 
 
 @dataclass(slots=True)

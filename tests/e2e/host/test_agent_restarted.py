@@ -30,8 +30,8 @@ from cluster.servers.tools import LabError
 from cluster.traffic.generator import Traffic
 from cluster.traffic.http import Connection
 from tests.e2e.host.conftest import MakeHost, PushedImages
+from tests.e2e.host.light_traffic import LIGHT
 from tests.e2e.host.restarted_agent import Point, deaths
-from tests.e2e.host.test_agent_killed import LIGHT
 
 pytestmark = [pytest.mark.real, pytest.mark.traffic, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 

@@ -15,20 +15,9 @@ from cluster.demo.result import Result, phases_of
 from cluster.servers.process import listens
 from cluster.traffic.record import Fault, Kind, Outcome, Sample
 from cluster.traffic.verdict import Event, EventKind, Rules, judge
+from tests.e2e.demo_line import KEYS
 
 ROOT = Path(__file__).resolve().parents[3]
-KEYS = [
-    "requests",
-    "failed",
-    "streams_cut",
-    "visitors",
-    "moved_unasked",
-    "moved_back_and_forth",
-    "moved_at_deadline",
-    "moved_by_rollback",
-    "phases",
-    "bad_image_refused",
-]
 
 
 def _outcome(*samples: Sample, failed: dict[Kind, dict[Fault, int]] | None = None) -> Outcome:

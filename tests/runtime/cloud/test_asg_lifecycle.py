@@ -16,7 +16,7 @@ from agent.core.model.report import NodeReport
 from agent.daemon import new_identity
 from agent.runtime.cloud.asg_lifecycle import InstanceGroup, Lifecycle
 from tests.adapters.fakes.ec2 import INSTANCE, ZONE, FakeEc2, running
-from tests.core.cloud.test_asg_hooks import FAILED, GONE, READY, report
+from tests.core.cloud.reports import FAILED, GONE, READY, report
 
 HOOKS = {Hook.LAUNCH: "serving", Hook.LEAVE: "leave"}
 

@@ -26,14 +26,14 @@ from agent.runtime.fleet.coordinator import Coordinator, _Attempt
 from agent.runtime.fleet.leader import Leader, LeaseTimings
 from agent.runtime.wake import WakeSignal
 from cluster.servers.process import eventually
+from tests.adapters.consul.fleet_rig import BY, FakeFleet
 from tests.adapters.consul.suite import new_app
-from tests.adapters.consul.test_fleet import BY, FakeFleet
 from tests.adapters.fakes.consul import FakeConsul
 from tests.adapters.fakes.consul import running as fake_running
 from tests.adapters.fakes.consul_faults import Fault
 from tests.clocks import ManualClock
+from tests.runtime.fleet.coordinator_rig import DIGEST, QUICK, Registry, begin, ended, running
 from tests.runtime.fleet.fake_hosts import FakeHost, FakeHosts
-from tests.runtime.fleet.test_coordinator_contract import DIGEST, QUICK, Registry, begin, ended, running
 
 pytestmark = pytest.mark.slow
 IMPATIENT = replace(QUICK, unable_s=0.3, shy_s=0.2)

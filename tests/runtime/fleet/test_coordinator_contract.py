@@ -2,59 +2,35 @@
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import AsyncExitStack
 
 import pytest
 
-from agent.adapters.consul.fleet import read_fleet, write_change
+from agent.adapters.consul.fleet import read_fleet
 from agent.adapters.consul.kv import ConsulClient
 from agent.adapters.consul.sessions import destroy_session
-from agent.adapters.consul.wire import TxnDone
 from agent.core.model import keys
-from agent.core.model.errors import ImagePullError, ImageRefusedError, TidegateError
-from agent.core.model.names import Digest, ImageReference, parse_node
+from agent.core.model.errors import ImagePullError, ImageRefusedError
+from agent.core.model.names import Digest, parse_node
 from agent.core.model.record import Phase
-from agent.core.rollout.change import writes_of
-from agent.core.rollout.commands import deploy
-from agent.core.rollout.decision import Decision, Request
 from agent.core.rollout.lock import holder_of
-from agent.core.rollout.strategy import Strategy
 from agent.runtime.fleet.coordinator import Coordinator
-from agent.runtime.fleet.leader import Leader, LeaseTimings
+from agent.runtime.fleet.leader import Leader
 from agent.runtime.wake import WakeSignal
 from cluster.servers.process import eventually
+from tests.adapters.consul.fleet_rig import FakeFleet
 from tests.adapters.consul.suite import BOTH, new_app, server_of
-from tests.adapters.consul.test_fleet import BY, FakeFleet
 from tests.adapters.fakes.consul import FakeConsul
 from tests.adapters.fakes.consul_faults import Fault
+from tests.runtime.fleet.coordinator_rig import DIGEST, QUICK, Registry, begin, ended, running
 from tests.runtime.fleet.fake_hosts import FakeHost, FakeHosts
 
-QUICK = LeaseTimings(ttl_s=10, renew_s=0.3, fence_s=1.0, wait_s=1.0, jitter_s=0.05, retry_s=0.1)
-STRATEGY = Strategy(bake_time=0.0, drain_idle=1.0, drain_timeout=30.0, progress_deadline=20.0, min_healthy_time=0.5)
-DIGEST = Digest(f"sha256:{'b' * 64}")
 OLD = Digest(f"sha256:{'a' * 64}")
 
 
-@dataclass(slots=True)
-class Registry:
-    """Answers what it is told to, one answer after another; the last one stays."""
-
-    answers: list[Digest | TidegateError] = field(default_factory=lambda: [DIGEST])
-    asked: int = 0
-
-    async def digest(self, _: ImageReference) -> Digest:
-        self.asked += 1
-        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        if isinstance(answer, TidegateError):
-            raise answer
-        return answer
-
-
-@pytest.fixture
-async def fake_fleet(kind: str) -> AsyncIterator[FakeFleet]:
+@pytest.fixture(name="fake_fleet")
+async def _fake_fleet(kind: str) -> AsyncIterator[FakeFleet]:
     """A server without ACLs, with two hosts and a coordinator in its catalog."""
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(server_of(kind))
@@ -62,16 +38,6 @@ async def fake_fleet(kind: str) -> AsyncIterator[FakeFleet]:
         for node in ("core-1", "core-2"):
             await made.agent_lives(node, app="", coordinator="true")
         yield made
-
-
-@asynccontextmanager
-async def running(*tasks: object) -> AsyncIterator[None]:
-    """Run what has a ``run`` beside the test."""
-    async with asyncio.TaskGroup() as group:
-        begun = [group.create_task(each.run()) for each in tasks]  # type: ignore[attr-defined]
-        yield
-        for task in begun:
-            task.cancel()
 
 
 def leader(fake_fleet: FakeFleet, node: str, wake: WakeSignal | None = None) -> Leader:
@@ -91,31 +57,6 @@ def coordinator(fake_fleet: FakeFleet, registry: Registry, node: str = "core-1")
 async def leads(candidate: Leader) -> bool:
     """Whether it holds the lock."""
     return candidate.lease is not None
-
-
-async def begin(fake_fleet: FakeFleet, image: str = "shop:b", strategy: Strategy = STRATEGY) -> None:
-    """Deploy as an operator does."""
-    reading = await read_fleet(fake_fleet.client, fake_fleet.app)
-    change = deploy(reading.keys, reading.reports.values(), Request(image=ImageReference(image)), strategy, BY)
-    writes = writes_of(fake_fleet.app, change, reading.indexes, by="ann", now=time.time())
-    assert isinstance(await write_change(fake_fleet.client, fake_fleet.app, writes), TxnDone)
-
-
-async def ended(fake_fleet: FakeFleet, *, deadline_s: float = 20.0) -> Decision:
-    """Wait for the end of the rollout."""
-    last: Decision | None = None
-
-    async def has_ended() -> bool:
-        nonlocal last
-        try:
-            last = (await read_fleet(fake_fleet.client, fake_fleet.app)).record
-        except TidegateError:
-            return False
-        return last is not None and last.phase.is_terminal
-
-    assert await eventually(has_ended, deadline_s=deadline_s), last
-    assert last is not None
-    return last
 
 
 async def audit(fake_fleet: FakeFleet) -> list[dict[str, object]]:

@@ -15,8 +15,8 @@ from agent.core.model.record import Phase
 from agent.runtime.fleet.housekeeping import EVERY_S, GONE_S, Housekeeping
 from agent.runtime.fleet.watch import FleetWatch
 from cluster.servers.process import eventually
+from tests.adapters.consul.fleet_rig import FakeFleet, record, report
 from tests.adapters.consul.suite import hurried, new_app
-from tests.adapters.consul.test_fleet import FakeFleet, record, report
 from tests.adapters.fakes.consul import FakeConsul
 from tests.adapters.fakes.consul import running as fake_running
 from tests.clocks import HurriedClock

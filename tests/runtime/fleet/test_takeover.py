@@ -23,8 +23,8 @@ from agent.core.rollout.strategy import Strategy
 from agent.runtime.fleet.leader import Leader, LeaseTimings
 from cluster.servers.consul import ConsulServer
 from cluster.servers.process import eventually
+from tests.adapters.consul.fleet_rig import BY, FakeFleet
 from tests.adapters.consul.real import RealConsul
-from tests.adapters.consul.test_fleet import BY, FakeFleet
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
 TIMINGS = LeaseTimings(ttl_s=10)

@@ -11,7 +11,7 @@ from tests.sim.fleet.operators import CommandBug
 from tests.sim.fleet.scenario import Setting, run_seed
 from tests.sim.fleet.world import FleetBug
 from tests.sim.host.agent import Bug
-from tests.sim.host.test_planted_bugs import (
+from tests.sim.host.bugs import (
     drain_before_ready,
     each,
     good_at_once,

@@ -1,51 +1,33 @@
 """For each invariant a planted bug that breaches it: proof that the checks of `test_invariants.py` can fail."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
-from agent.core.host.actions import Action, Run, SetPins, SetState, Stop, Switch
+from agent.core.host.actions import Action, SetPins, Switch
 from agent.core.host.memory import LastApplied
 from agent.core.host.observed import Observed, Unavailable
-from agent.core.host.plan import Plan
 from agent.core.host.plan_builder import DecisionInput
 from agent.core.host.validate import BootState, Validated, validate
 from agent.core.model.keys import Outcome
-from agent.core.model.names import NodeName, SlotName
+from agent.core.model.names import NodeName
 from agent.core.model.states import AdminState
 from tests.sim.host import operator_model as host
 from tests.sim.host.agent import Bug
+from tests.sim.host.bugs import (
+    drain_before_ready,
+    each,
+    good_at_once,
+    never_stop,
+    run_into_a_taken_slot,
+    seeing,
+    stop_what_drains,
+    switch_instead_of_staging,
+)
 from tests.sim.host.schedules import Schedule, run
 from tests.sim.host.world import World
 
 SWITCH: Schedule = [(("stage_and_activate", "app:b"), 30.0)]
-
-
-def each(change: Callable[[Action, DecisionInput], tuple[Action, ...]]) -> Bug:
-    """Return a bug that replaces each action of each plan."""
-
-    def planted(plan: Plan, decision_input: DecisionInput) -> Plan:
-        return replace(plan, actions=tuple(new for old in plan.actions for new in change(old, decision_input)))
-
-    return Bug(plan=planted)
-
-
-def seeing(change: Callable[[Observed], Observed]) -> Bug:
-    """Return a bug in what is seen."""
-    return Bug(seen=change)
-
-
-def drain_before_ready(action: Action, decision_input: DecisionInput) -> tuple[Action, ...]:
-    if isinstance(action, Switch):
-        return SetState(action.old, action.old_to, "planted"), action
-    return (action,)
-
-
-def switch_instead_of_staging(action: Action, decision_input: DecisionInput) -> tuple[Action, ...]:
-    if isinstance(action, SetState) and action.state is AdminState.DRAIN:
-        return (Switch(action.slot, action.slot.other, AdminState.DRAIN),)
-    return (action,)
 
 
 def switch_for_good_instead_of_staging(action: Action, decision_input: DecisionInput) -> tuple[Action, ...]:
@@ -66,41 +48,8 @@ def forget_pins_at_the_switch(action: Action, decision_input: DecisionInput) -> 
     return (action,)
 
 
-def stop_what_drains(plan: Plan, decision_input: DecisionInput) -> Plan:
-    switch = next((action for action in plan.actions if isinstance(action, Switch)), None)
-    containers = decision_input.observed.containers
-    if switch is None or isinstance(containers, Unavailable):
-        return plan
-    stops = tuple(Stop(c.slot, c.id, 0.0, "planted") for c in containers if c.slot is switch.old)
-    return replace(plan, actions=plan.actions + stops)
-
-
-def run_into_a_taken_slot(plan: Plan, decision_input: DecisionInput) -> Plan:
-    runs = [action for action in plan.actions if isinstance(action, Run)]
-    if decision_input.observed.jobs:
-        return replace(plan, actions=tuple(action for action in plan.actions if action not in runs))
-    actions = tuple(replace(action, slot=SlotName.BLUE) if action in runs else action for action in plan.actions)
-    return replace(plan, actions=actions)
-
-
-def never_stop(action: Action, decision_input: DecisionInput) -> tuple[Action, ...]:
-    return () if isinstance(action, Stop) else (action,)
-
-
 def never_switch(action: Action, decision_input: DecisionInput) -> tuple[Action, ...]:
     return () if isinstance(action, Switch) and decision_input.now > 6 else (action,)
-
-
-def good_at_once(observed: Observed) -> Observed:
-    """Take `DRAIN 1/2` for known good, and skip our own probe."""
-    if isinstance(observed.proxy, Unavailable) or isinstance(observed.containers, Unavailable):
-        return observed
-    servers = {
-        slot: replace(server, status="DRAIN", check="L7OK") if server.admin is AdminState.DRAIN else server
-        for slot, server in observed.proxy.servers.items()
-    }
-    health = {key: replace(value, healthy_for_s=99.0) for key, value in observed.health.items()}
-    return replace(observed, proxy=replace(observed.proxy, servers=servers), health=health)
 
 
 def empty_when_away(observed: Observed) -> Observed:
