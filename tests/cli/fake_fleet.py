@@ -1,5 +1,5 @@
 """
-A small fleet for the command line: a Consul, hosts that obey the record at once, and a coordinator, in a thread.
+A small fleet for the command line: a Consul, hosts that obey the record at once, and the coordinator, in a thread.
 
 The command line runs in the test's own thread, as an operator's process would; nothing of it is replaced.
 """
@@ -13,115 +13,29 @@ from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from agent.adapters.consul.fleet import Fence, FleetReading, read_fleet, write_change
+from structlog.testing import capture_logs
+
+from agent.adapters.consul.fleet import FleetReading, read_fleet
 from agent.adapters.consul.kv import ConsulClient
 from agent.adapters.consul.services import AGENT_SERVICE
-from agent.adapters.consul.sessions import SessionSpec, create_session
 from agent.adapters.consul.transport import Request as HttpRequest
 from agent.adapters.consul.transport import TokenSource
-from agent.adapters.consul.wire import Op, TxnDone, Verb
 from agent.core.model import keys
 from agent.core.model.errors import TidegateError
-from agent.core.model.keys import Present
-from agent.core.model.names import AppName, Digest, NodeName, SlotName
-from agent.core.model.record import Phase, RecordedRelease
-from agent.core.model.report import FailureReport, NodeReport, SlotReport
-from agent.core.model.states import AdminState, SlotPhase
-from agent.core.rollout.advance import advance
-from agent.core.rollout.change import signed, writes_of
+from agent.core.model.names import AppName, Digest, ImageReference, NodeName
+from agent.core.model.record import Phase
+from agent.core.model.report import NodeReport
+from agent.core.rollout.advance import Transition, advance
 from agent.core.rollout.decision import Decision
-from agent.core.rollout.fleet import Fleet, Resolution
-from agent.core.rollout.liveness import Liveness, track_liveness
-from agent.core.rollout.lock import LockValue
+from agent.core.rollout.fleet import Fleet
+from agent.runtime.fleet.coordinator import Coordinator
+from agent.runtime.fleet.leader import Leader
+from agent.runtime.wake import WakeSignal
+from tests.clocks import HurriedSystemClock
+from tests.fake_hosts import digest_of, first_report, obey
 
 T = TypeVar("T")
 TICK_S = 0.03
-DIGESTS = {"a": "a" * 64, "b": "b" * 64, "c": "c" * 64}
-EMPTY = SlotReport(phase=SlotPhase.EMPTY, state=AdminState.MAINT, open_requests=0, last_request_age_s=None)
-
-
-def digest_of(image: str) -> Digest:
-    """Return what the fleet's registry says of an image: its tag's letter, 64 times."""
-    return Digest(f"sha256:{DIGESTS.get(image.rpartition(':')[2], 'd' * 64)}")
-
-
-def first_report(app: str, node: str, image: str = "registry.example/shop:a") -> NodeReport:
-    """Return the report of a host that serves *image*, set by hand."""
-    serving = SlotReport(
-        phase=SlotPhase.SERVING,
-        image=image,
-        release="a" * 12,
-        digest=digest_of(image),
-        pin="0" * 12,
-        state=AdminState.READY,
-        is_up=True,
-    )
-    return NodeReport(
-        app=app,
-        node=node,
-        instance=f"{node}-boot",
-        agent="1.2.3",
-        phase=SlotPhase.SERVING,
-        summary="blue serving",
-        is_ready=True,
-        old_workers=0,
-        slots={SlotName.BLUE: serving, SlotName.GREEN: EMPTY},
-    )
-
-
-def obey(record: Decision, before: NodeReport, *, sick: str = "") -> NodeReport:
-    """Return what a host reports that did at once what *record* asks; *sick*: why it cannot stage the target."""
-    report = before.model_copy(update={"generation": record.generation, "seq": record.seq})
-    target, source = record.target, record.source
-    if target is None or record.phase is Phase.PENDING:
-        return report
-    if sick and record.phase in {Phase.STAGING, Phase.READY}:
-        lines = ("Traceback (most recent call last):", "KeyError: 'DATABASE_URL'")
-        known = FailureReport(reason=sick, lines=lines)
-        return report.model_copy(update={"failures": {f"{target.release}#{record.generation}": known}})
-    slot_of_source = next(
-        (name for name, slot in before.slots.items() if source and slot.release == source.release), None
-    )
-    slot_of_target = next((name for name, slot in before.slots.items() if slot.release == target.release), None)
-    other = slot_of_target or (slot_of_source.other if slot_of_source else SlotName.BLUE)
-    kept = slot_of_source or other.other
-    is_on = record.includes(NodeName(before.node))
-    match record.phase:
-        case Phase.STAGING | Phase.READY:
-            slots = {kept: _serving(source), other: _aside(target, SlotPhase.STAGED)}
-        case Phase.CANARY | Phase.AWAITING_PROMOTION | Phase.SWITCHING if not is_on:
-            slots = {kept: _serving(source), other: _aside(target, SlotPhase.STAGED)}
-        case Phase.CANARY | Phase.AWAITING_PROMOTION | Phase.SWITCHING | Phase.BAKING:
-            slots = {kept: _aside(source, SlotPhase.DRAINING), other: _serving(target)}
-        case Phase.RETIRING | Phase.SUCCESSFUL:
-            slots = {kept: EMPTY, other: _serving(target)}
-        case _:
-            slots = {kept: _serving(source), other: EMPTY}
-    return report.model_copy(update={"slots": slots, "failures": {}, "phase": slots[kept].phase})
-
-
-def _serving(release: RecordedRelease | None) -> SlotReport:
-    return _slot(release, SlotPhase.SERVING, AdminState.READY)
-
-
-def _aside(release: RecordedRelease | None, phase: SlotPhase) -> SlotReport:
-    shown = _slot(release, phase, AdminState.DRAIN)
-    return shown if release is None else shown.model_copy(update={"open_requests": 0, "last_request_age_s": 600})
-
-
-def _slot(release: RecordedRelease | None, phase: SlotPhase, state: AdminState) -> SlotReport:
-    if release is None:
-        return EMPTY
-    return SlotReport(
-        phase=phase,
-        image=release.image,
-        release=release.release,
-        digest=release.image.partition("@")[2],
-        pin=release.pin,
-        state=state,
-        is_up=state is AdminState.READY,
-        is_staged=phase is SlotPhase.STAGED,
-    )
 
 
 @dataclass
@@ -139,6 +53,7 @@ class FakeFleet:
     """The coordinator stops once the record is in this phase; None: it does not."""
     deaf: set[str] = field(default_factory=set)
     """Hosts that do nothing."""
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
         """Run *work* in the fleet's loop and wait for it."""
@@ -196,46 +111,35 @@ class FakeFleet:
         self.do(self.client.http.send(HttpRequest("PUT", "/v1/catalog/register", body=json.dumps(body).encode())))
 
     def coordinate(self) -> None:
-        """Let an agent coordinate, from now on."""
+        """Let an agent coordinate, from now on: the shipped coordinator, with brief pauses."""
         self.agent("core-1", app="", coordinator="true")
         self.do(self._lead())
 
     async def _lead(self) -> None:
-        session = await create_session(self.client, SessionSpec("core-1"))
-        value = LockValue(node="core-1", instance="core-1-boot", epoch=1).model_dump_json().encode()
-        result = await self.client.txn(Op(Verb.LOCK, keys.coordinator(self.app), value, session=session))
-        assert isinstance(result, TxnDone)
-        self._task = asyncio.get_running_loop().create_task(self._coordinate(Fence(session)), name="coordinator")
+        clock, wake, elected = HurriedSystemClock(), WakeSignal(), asyncio.Event()
 
-    async def _coordinate(self, fence: Fence) -> None:
-        liveness = Liveness()
+        def on_change() -> None:
+            wake.call("lease")
+            elected.set()
+
+        leader = Leader(self.client, self.app, NodeName("core-1"), "core-1-boot", on_change, clock=clock)
+        coordinator = Coordinator(self.client, leader, _digest, wake, clock, advance=self._advance)
+        self._tasks = [asyncio.create_task(coordinator.run()), asyncio.create_task(self._obey())]
+        await elected.wait()
+
+    def _advance(self, record: Decision, fleet: Fleet, now: float) -> Transition:
+        return Transition() if record.phase is self.goes_to else advance(record, fleet, now)
+
+    async def _obey(self) -> None:
+        """Let the hosts do what the record says, and report it."""
         while True:
             with suppress(TidegateError):
-                liveness = await self._turn(fence, liveness)
+                record = (await self._read()).record
+                if record is not None and record.phase is not self.goes_to:
+                    for node in set(self.reports) - self.deaf:
+                        self.reports[node] = obey(record, self.reports[node], sick=self.sick.get(node, ""))
+                        await self._report(node)
             await asyncio.sleep(TICK_S)
-
-    async def _turn(self, fence: Fence, liveness: Liveness) -> Liveness:
-        reading = await self._read()
-        record = reading.record
-        liveness, hosts = track_liveness(liveness, reading.live, reading.reports, time.monotonic())
-        if record is None or record.phase is self.goes_to:
-            return liveness
-        for node in set(self.reports) - self.deaf:
-            self.reports[node] = obey(record, self.reports[node], sick=self.sick.get(node, ""))
-            await self._report(node)
-        active = reading.keys.active
-        fleet = Fleet(
-            hosts,
-            members=reading.members,
-            active=active.value if isinstance(active, Present) else None,  # type: ignore[arg-type]
-            resolution=Resolution(digest_of(record.request.image)) if record.request else None,
-            is_consistent=True,
-        )
-        change = advance(record, fleet, time.time()).change
-        if change is not None:
-            writes = writes_of(self.app, signed(change, 1), reading.indexes, by="core-1", now=time.time())
-            await write_change(self.client, self.app, writes, fence)
-        return liveness
 
     async def _read(self) -> FleetReading:
         return await read_fleet(self.client, self.app)
@@ -245,11 +149,14 @@ class FakeFleet:
         await self.client.put(key, self.reports[node].model_dump_json(exclude_defaults=True).encode())
 
     async def close(self) -> None:
-        """Let the coordinator end."""
-        if (task := getattr(self, "_task", None)) is not None:
+        """Let the coordinator and the hosts end."""
+        for task in self._tasks:
             task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+async def _digest(image: ImageReference) -> Digest:
+    return digest_of(image)
 
 
 @contextmanager
@@ -268,6 +175,8 @@ def fake_fleet(
         return FakeFleet(where, app, loop, client)
 
     made: FakeFleet | None = None
+    # The coordinator's log is not what the command prints.
+    stack.enter_context(capture_logs())
     try:
         made = asyncio.run_coroutine_threadsafe(build(), loop).result(30)
         yield made

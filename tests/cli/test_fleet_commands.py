@@ -121,7 +121,7 @@ def test_queue_waits_for_the_end_of_the_rollout_in_progress(fake_fleet: FakeFlee
     """Then deploys."""
     fake_fleet.coordinate()
     assert op("deploy", "registry.example/shop:b", "--detach", *QUICK).exit_code == 0
-    done = op("deploy", "registry.example/shop:c", "--queue", *QUICK)
+    done = op("deploy", "registry.example/shop:c", "--queue")
     assert done.exit_code == 0, done.output
     assert "is in progress: waits for its end" in done.stdout
     assert "rollout 1 ended successful" in done.stdout

@@ -17,7 +17,7 @@ from agent.core.model.names import AppName, ImageReference, NodeName, Pin, Relea
 from agent.core.model.record import Phase, RecordedRelease
 from agent.core.rollout.decision import Decision, Flags, Request, write_decision
 from agent.core.rollout.strategy import Strategy
-from tests.cli.fake_fleet import first_report
+from tests.fake_hosts import first_report
 
 NOW = 1_000_000.0
 

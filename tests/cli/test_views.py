@@ -16,8 +16,9 @@ from agent.cli.views.fleet_table import console, render
 from agent.core.model.record import Phase
 from cluster.servers.ports import free_port
 from tests.adapters.fakes.consul import FakeConsul
-from tests.cli.fake_fleet import FakeFleet, fake_fleet, first_report
+from tests.cli.fake_fleet import FakeFleet, fake_fleet
 from tests.cli.operator import Operator, code_of
+from tests.fake_hosts import first_report
 
 pytestmark = pytest.mark.slow
 QUICK = ("--bake-time", "0s", "--drain-idle", "1s")
