@@ -21,6 +21,9 @@ import structlog
 
 from tests.sim.fleet.scenario import Outcome, Setting, run_seed
 
+SHOWN_EVERY = 500
+"""Seeds between two lines that say how far it is."""
+
 
 def main() -> int:
     """Run what the arguments ask for."""
@@ -39,6 +42,8 @@ def main() -> int:
     outcomes = []
     for outcome in _outcomes(seeds, arguments.jobs, hosts=arguments.hosts, traces=arguments.trace):
         outcomes.append(outcome)
+        if len(outcomes) % SHOWN_EVERY == 0:
+            print(f"{len(outcomes)} of {len(seeds)} seeds after {time.monotonic() - began:.0f} s", file=sys.stderr)
         for name, found in outcome.breaches.items():
             print(
                 f"seed {outcome.seed}: {name}: {found[0]}"

@@ -6,6 +6,9 @@ section 5). That concerns a host that boots between the commit and the end of th
 Consul while the others staged. A host that once had both in this rollout and this boot stays ready whatever becomes of
 them, and a release that has failed with a reason is not waited for, nor one that does not come back within
 ``healthy_deadline``: a broken release must never make every host unready.
+
+A host that is not ready yet when its release is taken back stays so until it serves another one: it would give the
+release that goes to visitors of the one that comes back.
 """
 
 from agent.core.host.actions import SetReadinessGate
@@ -40,14 +43,26 @@ def missing_release(context: RuleContext) -> str | None:
     return _lacks(context)
 
 
+def _still_gives_back(context: RuleContext) -> str | None:
+    """Return what keeps a host unready that was not ready when its release was taken back; None when nothing does."""
+    release, back = context.serve, context.at.desired.taken_back
+    if release is None or back is None or context.proxy.gate is not ReadinessGate.CLOSED:
+        return None
+    serving = (held for slot, held in context.occupants.items() if context.server(slot).is_ready)
+    if _has_failed(context.memory.failures.get(release.key)) or not any(back.is_met_by(held) for held in serving):
+        return None
+    return f"not ready before it serves {release.reference}: {back.reference} is taken back"
+
+
 def set_gate(context: RuleContext) -> Fragment:
     """Tell load balancers whether the host is ready, and whether the holding page may answer."""
     lack, memory = missing_release(context), context.memory
+    note = f"not ready before it runs both releases: {lack}" if lack is not None else _still_gives_back(context)
     serves = any(context.server(slot).is_ready for slot in SlotName)
     holding = not serves and (memory.holding or isinstance(context.at.desired.serve, HoldingPage))
     gate = (
         ReadinessGate.CLOSED
-        if memory.leaving or lack is not None
+        if memory.leaving or note is not None
         else ReadinessGate.HOLDING
         if holding
         else ReadinessGate.OPEN
@@ -56,8 +71,7 @@ def set_gate(context: RuleContext) -> Fragment:
     planned = NOTHING if is_set else Fragment(gate=SetReadinessGate(gate))
     if holding is not memory.holding:
         planned = merge(planned, Fragment(memory={"holding": holding}))
-    if lack is not None:
-        note = f"not ready before it runs both releases: {lack}"
+    if note is not None:
         planned = merge(planned, Fragment(notes=(note,), look_again_at=context.now + 1))
     if memory.leaving:
         # A shutdown waits until nothing is open, and HAProxy sends no event.

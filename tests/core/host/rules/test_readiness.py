@@ -44,6 +44,20 @@ def test_a_joiner_is_ready_only_once_it_runs_both_releases(phase: Phase) -> None
     assert {srv.admin for srv in world.proxy.process.servers.values()} == {AdminState.READY, AdminState.DRAIN}
 
 
+def test_a_joiner_whose_release_is_taken_back_is_ready_only_once_it_serves_the_other_one() -> None:
+    """It serves the target and stages the source when the rollout goes back: visitors of the source are about."""
+    world = booting(Phase.BAKING)
+    assert world.run_for(20, lambda: (serving := world.serving()) is not None and serving.reference == "app:b")
+    assert gate(world) is ReadinessGate.CLOSED
+    world.consul.enter(Phase.ROLLING_BACK)
+    while not is_ready(world):
+        assert world.now < 30
+        world.step()
+    serving = world.serving()
+    assert serving is not None
+    assert serving.reference == "app:a"
+
+
 @pytest.mark.parametrize("phase", [Phase.STAGING, Phase.RETIRING])
 def test_where_visitors_have_one_release_only_a_joiner_waits_for_that_one(phase: Phase) -> None:
     """Before the commit nobody has the target, in retiring nobody has the source."""
