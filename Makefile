@@ -28,8 +28,9 @@ LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --
 	$(if $(UPGRADE),--upgrade)
 # A warning is an error; each page is read again, for a link may be broken by a change of another page.
 SPHINX := $(PY) -m sphinx -q -E -W --keep-going -c docs
-# The cluster's faults take as long as all the rest, and mostly wait.
-PYTEST_FULL := $(PY) -m pytest -q -n 2 --dist loadfile -m full --timeout 900
+# The cluster's faults take as long as all the rest, and mostly wait: thousands of simulated rollouts run beside them.
+PYTEST_FULL := $(PY) -m pytest -q -n 2 --dist loadfile -m "full and real" --timeout 900
+PYTEST_FULL_SIM := $(PY) -m pytest -q -n 2 -m "full and not real" --timeout 3600
 
 .PHONY: help setup venv demo demo-host cluster cluster-down cluster-scale test test-all check lint unit docs hooks lock simulate bench clean
 
@@ -77,6 +78,7 @@ test: setup ## check, then everything on the real servers
 
 test-all: test ## test, then the long runs
 	@$(PY) -m tests.stages --budget-s $(FULL_BUDGET_S) \
+		'simulations&=env HYPOTHESIS_PROFILE=random $(PYTEST_FULL_SIM)' \
 		'full=$(WITH_DOCKER) env HYPOTHESIS_PROFILE=random $(PYTEST_FULL)'
 
 simulate: venv ## simulate rollouts under faults: SEEDS=300, from FIRST=0, on HOSTS hosts, by JOBS processes
