@@ -1,18 +1,73 @@
 """Hosts that do at once what the record says: what a coordinator and an operator see of a fleet, without the fleet."""
 
-from agent.core.model.names import Digest, NodeName, SlotName
+import asyncio
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from agent.adapters.consul.fleet import read_fleet
+from agent.adapters.consul.kv import ConsulClient
+from agent.core.model import keys
+from agent.core.model.errors import TidegateError
+from agent.core.model.names import AppName, Digest, NodeName, SlotName
 from agent.core.model.record import Phase, RecordedRelease
 from agent.core.model.report import FailureReport, NodeReport, SlotReport
 from agent.core.model.states import AdminState, SlotPhase
 from agent.core.rollout.decision import Decision
 
+TICK_S = 0.03
 DIGESTS = {"a": "a" * 64, "b": "b" * 64, "c": "c" * 64}
 EMPTY = SlotReport(phase=SlotPhase.EMPTY, state=AdminState.MAINT, open_requests=0, last_request_age_s=None)
+LAST_LINES = ("Traceback (most recent call last):", "KeyError: 'DATABASE_URL'")
+"""Log lines of a container that cannot be staged."""
+BOTH_EMPTY = dict.fromkeys(SlotName, EMPTY)
 
 
 def digest_of(image: str) -> Digest:
     """Return what the fleet's registry says of an image: its tag's letter, 64 times."""
     return Digest(f"sha256:{DIGESTS.get(image.rpartition(':')[2], 'd' * 64)}")
+
+
+@dataclass(slots=True)
+class FakeHosts:
+    """Hosts of which their reports are all there is."""
+
+    client: ConsulClient
+    app: AppName
+    reports: dict[str, NodeReport] = field(default_factory=dict)
+    sick: dict[str, str] = field(default_factory=dict)
+    """Hosts that cannot stage the target, with the reason."""
+    deaf: set[str] = field(default_factory=set)
+    """Hosts that do nothing."""
+    stops_at: Phase | None = None
+    """They do nothing while the record is in this phase."""
+
+    async def run(self) -> None:
+        """Do what the record says for ever, and report it; go on when Consul is back, as hosts do."""
+        while True:
+            with suppress(TidegateError):
+                await self._obey()
+            await asyncio.sleep(TICK_S)
+
+    async def report(self, node: str) -> None:
+        """Write the report of *node*."""
+        document = self.reports[node].model_dump_json(exclude_defaults=True)
+        await self.client.put(keys.node_report(self.app, NodeName(node)), document.encode())
+
+    async def _obey(self) -> None:
+        record = (await read_fleet(self.client, self.app)).record
+        if record is None or record.phase is self.stops_at:
+            return
+        for node in self.reports.keys() - self.deaf:
+            before, self.reports[node] = self.reports[node], obey(record, self.reports[node], sick=self.sick.get(node))
+            if self.reports[node] != before:
+                await self.report(node)
+
+
+def empty_hosts(client: ConsulClient, app: AppName, nodes: Iterable[str]) -> FakeHosts:
+    """Return hosts that serve nothing yet."""
+    reports = {node: first_report(app, node).replace(phase=SlotPhase.EMPTY, slots=BOTH_EMPTY) for node in nodes}
+    return FakeHosts(client, app, reports)
 
 
 def first_report(app: str, node: str, image: str = "registry.example/shop:a") -> NodeReport:
@@ -39,16 +94,15 @@ def first_report(app: str, node: str, image: str = "registry.example/shop:a") ->
     )
 
 
-def obey(record: Decision, before: NodeReport, *, sick: str = "") -> NodeReport:
+def obey(record: Decision, before: NodeReport, *, sick: str | None = None) -> NodeReport:
     """Return what a host reports that did at once what *record* asks; *sick*: why it cannot stage the target."""
-    report = before.model_copy(update={"generation": record.generation, "seq": record.seq})
+    report = before.replace(generation=record.generation, seq=record.seq)
     target, source = record.target, record.source
     if target is None or record.phase is Phase.PENDING:
         return report
     if sick and record.phase in {Phase.STAGING, Phase.READY}:
-        lines = ("Traceback (most recent call last):", "KeyError: 'DATABASE_URL'")
-        known = FailureReport(reason=sick, lines=lines)
-        return report.model_copy(update={"failures": {f"{target.release}#{record.generation}": known}})
+        known = FailureReport(reason=sick, lines=LAST_LINES)
+        return report.replace(failures={f"{target.release}#{record.generation}": known})
     slot_of_source = next(
         (name for name, slot in before.slots.items() if source and slot.release == source.release), None
     )
@@ -67,7 +121,7 @@ def obey(record: Decision, before: NodeReport, *, sick: str = "") -> NodeReport:
             slots = {kept: EMPTY, other: _serving(target)}
         case _:
             slots = {kept: _serving(source), other: EMPTY}
-    return report.model_copy(update={"slots": slots, "failures": {}, "phase": slots[kept].phase})
+    return report.replace(slots=slots, failures={}, phase=slots[kept].phase)
 
 
 def _serving(release: RecordedRelease | None) -> SlotReport:
@@ -76,7 +130,7 @@ def _serving(release: RecordedRelease | None) -> SlotReport:
 
 def _aside(release: RecordedRelease | None, phase: SlotPhase) -> SlotReport:
     shown = _slot(release, phase, AdminState.DRAIN)
-    return shown if release is None else shown.model_copy(update={"open_requests": 0, "last_request_age_s": 600})
+    return shown if release is None else shown.replace(open_requests=0, last_request_age_s=600)
 
 
 def _slot(release: RecordedRelease | None, phase: SlotPhase, state: AdminState) -> SlotReport:

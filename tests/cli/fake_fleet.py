@@ -9,7 +9,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import AsyncExitStack, contextmanager, suppress
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -20,11 +20,7 @@ from agent.adapters.consul.kv import ConsulClient
 from agent.adapters.consul.services import AGENT_SERVICE
 from agent.adapters.consul.transport import Request as HttpRequest
 from agent.adapters.consul.transport import TokenSource
-from agent.core.model import keys
-from agent.core.model.errors import TidegateError
 from agent.core.model.names import AppName, Digest, ImageReference, NodeName
-from agent.core.model.record import Phase
-from agent.core.model.report import NodeReport
 from agent.core.rollout.advance import Transition, advance
 from agent.core.rollout.decision import Decision
 from agent.core.rollout.fleet import Fleet
@@ -32,10 +28,9 @@ from agent.runtime.fleet.coordinator import Coordinator
 from agent.runtime.fleet.leader import Leader
 from agent.runtime.wake import WakeSignal
 from tests.clocks import HurriedSystemClock
-from tests.fake_hosts import digest_of, first_report, obey
+from tests.fake_hosts import TICK_S, FakeHosts, digest_of, first_report
 
 T = TypeVar("T")
-TICK_S = 0.03
 
 
 @dataclass
@@ -46,13 +41,7 @@ class FakeFleet:
     app: AppName
     loop: asyncio.AbstractEventLoop
     client: ConsulClient
-    reports: dict[str, NodeReport] = field(default_factory=dict)
-    sick: dict[str, str] = field(default_factory=dict)
-    """Hosts that cannot stage the target, with the reason."""
-    goes_to: Phase | None = None
-    """The coordinator stops once the record is in this phase; None: it does not."""
-    deaf: set[str] = field(default_factory=set)
-    """Hosts that do nothing."""
+    hosts: FakeHosts
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
@@ -87,14 +76,14 @@ class FakeFleet:
 
     def host(self, node: str, *, image: str = "registry.example/shop:a") -> None:
         """Let a host live that serves *image*."""
-        self.reports[node] = first_report(self.app, node, image)
-        self.do(self._report(node))
+        self.hosts.reports[node] = first_report(self.app, node, image)
+        self.do(self.hosts.report(node))
         self.agent(node, app=self.app)
 
     def leave(self, node: str) -> None:
         """Let a host leave traffic on purpose."""
-        self.reports[node] = self.reports[node].model_copy(update={"is_leaving": True})
-        self.do(self._report(node))
+        self.hosts.reports[node] = self.hosts.reports[node].replace(is_leaving=True)
+        self.do(self.hosts.report(node))
 
     def agent(self, node: str, **meta: str) -> None:
         """Let an agent live, as the catalog shows it; `status` is its check's."""
@@ -124,29 +113,14 @@ class FakeFleet:
 
         leader = Leader(self.client, self.app, NodeName("core-1"), "core-1-boot", on_change, clock=clock)
         coordinator = Coordinator(self.client, leader, _digest, wake, clock, advance=self._advance)
-        self._tasks = [asyncio.create_task(coordinator.run()), asyncio.create_task(self._obey())]
+        self._tasks = [asyncio.create_task(coordinator.run()), asyncio.create_task(self.hosts.run())]
         await elected.wait()
 
     def _advance(self, record: Decision, fleet: Fleet, now: float) -> Transition:
-        return Transition() if record.phase is self.goes_to else advance(record, fleet, now)
-
-    async def _obey(self) -> None:
-        """Let the hosts do what the record says, and report it."""
-        while True:
-            with suppress(TidegateError):
-                record = (await self._read()).record
-                if record is not None and record.phase is not self.goes_to:
-                    for node in set(self.reports) - self.deaf:
-                        self.reports[node] = obey(record, self.reports[node], sick=self.sick.get(node, ""))
-                        await self._report(node)
-            await asyncio.sleep(TICK_S)
+        return Transition() if record.phase is self.hosts.stops_at else advance(record, fleet, now)
 
     async def _read(self) -> FleetReading:
         return await read_fleet(self.client, self.app)
-
-    async def _report(self, node: str) -> None:
-        key = keys.node_report(self.app, NodeName(node))
-        await self.client.put(key, self.reports[node].model_dump_json(exclude_defaults=True).encode())
 
     async def close(self) -> None:
         """Let the coordinator and the hosts end."""
@@ -172,7 +146,7 @@ def fake_fleet(
     async def build() -> FakeFleet:
         where = await url(stack)
         client = await stack.enter_async_context(ConsulClient(where, token=TokenSource(token)))
-        return FakeFleet(where, app, loop, client)
+        return FakeFleet(where, app, loop, client, FakeHosts(client, app))
 
     made: FakeFleet | None = None
     # The coordinator's log is not what the command prints.

@@ -64,7 +64,7 @@ def test_a_host_that_cannot_stage_ends_it_with_the_reason_and_log_lines(
     kind: str, fake_fleet: FakeFleet, op: Operator
 ) -> None:
     """Exit code 3; nothing has moved."""
-    fake_fleet.sick["web-2"] = "container exited with code 3"
+    fake_fleet.hosts.sick["web-2"] = "container exited with code 3"
     fake_fleet.coordinate()
     done = op("deploy", "registry.example/shop:b")
     assert done.exit_code == 3, done.output
@@ -104,7 +104,7 @@ def test_of_two_deploys_at_once_one_is_told_who_was_first_and_why(
 def test_an_interrupted_deploy_leaves_the_rollout_running(fake_fleet: FakeFleet, op: Operator) -> None:
     """Exit code 130, and how to come back."""
     fake_fleet.coordinate()
-    fake_fleet.deaf = {"web-2"}
+    fake_fleet.hosts.deaf = {"web-2"}
     process = op.begin("deploy", "registry.example/shop:b")
     fake_fleet.until(lambda record: record.phase is Phase.STAGING)
     time.sleep(0.3)
@@ -113,7 +113,7 @@ def test_an_interrupted_deploy_leaves_the_rollout_running(fake_fleet: FakeFleet,
     assert process.returncode == 130, told
     ends = f"`tidegate status --app {fake_fleet.app} --watch` shows it, `tidegate abort --app {fake_fleet.app}` ends it"
     assert told == f"rollout 1 goes on: {ends}\n"
-    fake_fleet.deaf.clear()
+    fake_fleet.hosts.deaf.clear()
     fake_fleet.until(lambda record: record.phase is Phase.BAKING)
 
 
@@ -130,13 +130,13 @@ def test_queue_waits_for_the_end_of_the_rollout_in_progress(fake_fleet: FakeFlee
 
 def test_supersede_aborts_first_what_nobody_has_seen(fake_fleet: FakeFleet, op: Operator) -> None:
     """And says so in the record of the one it ended."""
-    fake_fleet.goes_to = Phase.STAGING
+    fake_fleet.hosts.stops_at = Phase.STAGING
     fake_fleet.coordinate()
     assert op("deploy", "registry.example/shop:b", "--detach").exit_code == 0
     fake_fleet.until(lambda record: record.phase is Phase.STAGING)
-    fake_fleet.goes_to = None
-    fake_fleet.deaf = {"web-1", "web-2", "web-3"}
-    threading.Timer(0.5, fake_fleet.deaf.clear).start()
+    fake_fleet.hosts.stops_at = None
+    fake_fleet.hosts.deaf = {"web-1", "web-2", "web-3"}
+    threading.Timer(0.5, fake_fleet.hosts.deaf.clear).start()
     done = op("deploy", "registry.example/shop:c", "--supersede", "--reason", "the right one")
     assert done.exit_code == 0, done.output
     assert "is aborted first" in done.stdout
@@ -210,7 +210,7 @@ def test_a_release_of_before_is_named_by_rollout_image_or_id(fake_fleet: FakeFle
 
 def test_a_release_that_never_served_is_not_gone_back_to(fake_fleet: FakeFleet, op: Operator) -> None:
     """It says how to deploy it all the same."""
-    fake_fleet.sick["web-1"] = "exited"
+    fake_fleet.hosts.sick["web-1"] = "exited"
     fake_fleet.coordinate()
     assert op("deploy", "registry.example/shop:b").exit_code == 3
     for word, said in (
@@ -246,11 +246,11 @@ def test_a_rollout_that_ended_before_it_was_looked_at_is_judged_by_its_history(
 ) -> None:
     """Somebody deploys again within the same second: the first command still ends with the truth."""
     fake_fleet.coordinate()
-    fake_fleet.sick["web-3"] = "exited"
+    fake_fleet.hosts.sick["web-3"] = "exited"
 
     first = op.begin("deploy", "registry.example/shop:b")
     fake_fleet.until(lambda record: record.phase is Phase.ABORTED)
-    fake_fleet.sick.clear()
+    fake_fleet.hosts.sick.clear()
     op("deploy", "registry.example/shop:c", "-d")
     _, told = first.communicate(timeout=30)
     assert first.returncode == 3

@@ -26,7 +26,7 @@ QUICK = ("--bake-time", "0s", "--drain-idle", "1s")
 
 def begun(fake_fleet: FakeFleet, op: Operator, phase: Phase, *options: str) -> None:
     """Let a rollout come to *phase* and stay there."""
-    fake_fleet.goes_to = phase
+    fake_fleet.hosts.stops_at = phase
     fake_fleet.coordinate()
     assert op("deploy", "registry.example/shop:b", "--detach", "--reason", "new prices", *options).exit_code == 0
     fake_fleet.until(lambda record: record.phase is phase)
@@ -34,7 +34,7 @@ def begun(fake_fleet: FakeFleet, op: Operator, phase: Phase, *options: str) -> N
 
 def test_status_shows_the_rollout_its_waits_and_every_host(fake_fleet: FakeFleet, op: Operator) -> None:
     """Who, why, how far, how long at most, and what each host does in both slots."""
-    fake_fleet.deaf = {"web-2"}
+    fake_fleet.hosts.deaf = {"web-2"}
     fake_fleet.coordinate()
     assert op("deploy", "registry.example/shop:b", "--detach", "--reason", "new prices").exit_code == 0
     fake_fleet.until(lambda record: record.phase is Phase.STAGING)
@@ -149,8 +149,8 @@ def test_plan_of_an_image_says_what_would_happen_where(fake_fleet: FakeFleet, op
 def test_plan_says_what_would_keep_a_deploy_from_beginning(fake_fleet: FakeFleet, op: Operator) -> None:
     """A busy slot, two sources, a change by hand, another rollout: in the words of those who would refuse."""
     busy = first_report(fake_fleet.app, "web-1")
-    fake_fleet.reports["web-1"] = busy.model_copy(update={"old_workers": 2})
-    fake_fleet.do(fake_fleet._report("web-1"))
+    fake_fleet.hosts.reports["web-1"] = busy.replace(old_workers=2)
+    fake_fleet.do(fake_fleet.hosts.report("web-1"))
     assert "2 old HAProxy worker(s) still serve open connections" in op("plan", "shop:b").stdout
     fake_fleet.put("stage/image", "registry.example/shop:x")
     refused = op("plan", "shop:b")
@@ -172,7 +172,7 @@ def test_history_and_show_tell_of_every_rollout(fake_fleet: FakeFleet, op: Opera
     assert op("history").stdout == "no rollout is recorded\n"
     fake_fleet.coordinate()
     assert op("deploy", "registry.example/shop:b", "--wait", "done", "--reason", "new prices", *QUICK).exit_code == 0
-    fake_fleet.sick["web-2"] = "container exited with code 3"
+    fake_fleet.hosts.sick["web-2"] = "container exited with code 3"
     assert op("deploy", "registry.example/shop:c").exit_code == 3
     listed = op("history").stdout.splitlines()
     assert listed[1].startswith("#2")

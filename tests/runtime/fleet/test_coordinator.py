@@ -32,8 +32,8 @@ from tests.adapters.fakes.consul import FakeConsul
 from tests.adapters.fakes.consul import running as fake_running
 from tests.adapters.fakes.consul_faults import Fault
 from tests.clocks import ManualClock
+from tests.fake_hosts import FakeHosts, empty_hosts
 from tests.runtime.fleet.coordinator_rig import DIGEST, QUICK, Registry, begin, ended, running
-from tests.runtime.fleet.fake_hosts import FakeHost, FakeHosts
 
 pytestmark = pytest.mark.slow
 IMPATIENT = replace(QUICK, unable_s=0.3, shy_s=0.2)
@@ -73,7 +73,7 @@ def made(fake_fleet: FakeFleet, registry: "Registry | Slow", timings: LeaseTimin
 
 
 def stage(fake_fleet: FakeFleet) -> FakeHosts:
-    return FakeHosts(fake_fleet.client, fake_fleet.app, [FakeHost("web-1")])
+    return empty_hosts(fake_fleet.client, fake_fleet.app, ["web-1"])
 
 
 async def until(condition: Callable[[], bool], deadline_s: float = 8.0) -> bool:

@@ -23,8 +23,8 @@ from tests.adapters.consul.fleet_rig import FakeFleet
 from tests.adapters.consul.suite import BOTH, new_app, server_of
 from tests.adapters.fakes.consul import FakeConsul
 from tests.adapters.fakes.consul_faults import Fault
+from tests.fake_hosts import LAST_LINES, empty_hosts
 from tests.runtime.fleet.coordinator_rig import DIGEST, QUICK, Registry, begin, ended, running
-from tests.runtime.fleet.fake_hosts import FakeHost, FakeHosts
 
 OLD = Digest(f"sha256:{'a' * 64}")
 
@@ -122,9 +122,9 @@ class TestRollouts:
     async def test_a_first_deploy_and_the_next_one_run_to_their_end(self, fake_fleet: FakeFleet) -> None:
         """Phases in order, both mirrors at the end, an audit entry for each version of the record."""
         registry = Registry([OLD])
-        stage = FakeHosts(fake_fleet.client, fake_fleet.app, [FakeHost("web-1"), FakeHost("web-2")])
-        for fake_host in stage.hosts:
-            await fake_fleet.agent_lives(fake_host.node)
+        stage = empty_hosts(fake_fleet.client, fake_fleet.app, ["web-1", "web-2"])
+        for node in stage.reports:
+            await fake_fleet.agent_lives(node)
         async with running(stage, coordinator(fake_fleet, registry)):
             await begin(fake_fleet, "shop:a")
             assert (await ended(fake_fleet)).phase is Phase.SUCCESSFUL
@@ -143,23 +143,22 @@ class TestRollouts:
 
     async def test_a_host_that_fails_ends_it_before_anybody_saw_it(self, fake_fleet: FakeFleet) -> None:
         """The reason and the container's last lines are in the record and its audit entry."""
-        stage = FakeHosts(
-            fake_fleet.client, fake_fleet.app, [FakeHost("web-1"), FakeHost("web-2", fails="GET / answered 500")]
-        )
-        for fake_host in stage.hosts:
-            await fake_fleet.agent_lives(fake_host.node)
+        stage = empty_hosts(fake_fleet.client, fake_fleet.app, ["web-1", "web-2"])
+        stage.sick["web-2"] = "GET / answered 500"
+        for node in stage.reports:
+            await fake_fleet.agent_lives(node)
         async with running(stage, coordinator(fake_fleet, Registry())):
             await begin(fake_fleet)
             last = await ended(fake_fleet)
         assert last.phase is Phase.ABORTED
         assert last.why == "web-2: GET / answered 500"
         entries = await audit(fake_fleet)
-        assert next(entry for entry in entries if entry["to"] == Phase.ABORTING)["lines"] == ["bye"]
+        assert next(entry for entry in entries if entry["to"] == Phase.ABORTING)["lines"] == list(LAST_LINES)
         assert await fake_fleet.client.get(keys.active_image(fake_fleet.app)) is None
 
     async def test_a_coordinator_that_dies_is_followed_by_another(self, fake_fleet: FakeFleet) -> None:
         """In mid-rollout: the next one continues from the record, as the holder of the next epoch."""
-        stage = FakeHosts(fake_fleet.client, fake_fleet.app, [FakeHost("web-1")])
+        stage = empty_hosts(fake_fleet.client, fake_fleet.app, ["web-1"])
         first, second = coordinator(fake_fleet, Registry()), coordinator(fake_fleet, Registry(), "core-2")
         async with running(stage):
             async with running(first):
@@ -177,7 +176,7 @@ class TestRollouts:
         registry = Registry([ImagePullError("registry is away"), ImageRefusedError("has no shop:b")])
         await fake_fleet.agent_lives("web-1")
         async with running(
-            FakeHosts(fake_fleet.client, fake_fleet.app, [FakeHost("web-1")]), coordinator(fake_fleet, registry)
+            empty_hosts(fake_fleet.client, fake_fleet.app, ["web-1"]), coordinator(fake_fleet, registry)
         ):
             await begin(fake_fleet)
             last = await ended(fake_fleet)
@@ -188,7 +187,7 @@ class TestRollouts:
         """A catalog that hides it may hide hosts, too."""
         hidden = coordinator(fake_fleet, Registry(), "core-3")
         await fake_fleet.agent_lives("web-1")
-        async with running(FakeHosts(fake_fleet.client, fake_fleet.app, [FakeHost("web-1")]), hidden):
+        async with running(empty_hosts(fake_fleet.client, fake_fleet.app, ["web-1"]), hidden):
             await begin(fake_fleet)
             assert await eventually(lambda: _says(hidden, "the catalog does not show this agent"), deadline_s=10)
             record = (await read_fleet(fake_fleet.client, fake_fleet.app)).record
@@ -205,7 +204,7 @@ class TestFaults:
     async def test_lost_answers_happen_once(self, fake_fleet: FakeFleet) -> None:
         """Consul does what is asked and says nothing: the record is read again, no change is made twice."""
         assert isinstance(fake_fleet.server, FakeConsul)
-        stage = FakeHosts(fake_fleet.client, fake_fleet.app, [FakeHost("web-1")])
+        stage = empty_hosts(fake_fleet.client, fake_fleet.app, ["web-1"])
         await fake_fleet.agent_lives("web-1")
         async with running(stage, coordinator(fake_fleet, Registry())):
             await begin(fake_fleet)
