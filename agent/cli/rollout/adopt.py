@@ -20,7 +20,7 @@ from agent.core.rollout.commands import CommandAuthor
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class StoredTexts:
     """What Consul holds now, as text where it may be of any version."""
 
     keys: KeySnapshot
@@ -28,6 +28,7 @@ class _Found:
 
     @property
     def indexes(self) -> Indexes:
+        """ModifyIndexes for the guards of the write."""
         return Indexes(record=index_of(self.keys.rollout), active=index_of(self.keys.active))
 
 
@@ -41,7 +42,7 @@ async def adopt(consul_options: ConsulOptions, *, reason: str, yes: bool) -> Non
     """
     async with open_session(consul_options) as session:
         by = CommandAuthor(session.author, reason, time.time())
-        shown = await _find(session.client, session.app)
+        shown = await read_texts(session.client, session.app)
         change = accept(shown.keys, shown.reports, by)
         active = change.stage.image if change.stage else ""
         typer.echo(
@@ -53,17 +54,23 @@ async def adopt(consul_options: ConsulOptions, *, reason: str, yes: bool) -> Non
     typer.echo("adopted: the hosts follow active/image again")
 
 
-async def _write(session: Session, shown: _Found, by: CommandAuthor) -> None:
-    def command(found: _Found) -> Change:
+async def _write(session: Session, shown: StoredTexts, by: CommandAuthor) -> None:
+    def command(found: StoredTexts) -> Change:
         if found.indexes != shown.indexes:
             raise TransientError("the keys changed meanwhile; check them with `tidegate status`, then adopt again")
         return accept(found.keys, found.reports, by)
 
-    await submit(session, _find, command, by)
+    await submit(session, read_texts, command, by)
 
 
-async def _find(client: ConsulClient, app: AppName) -> _Found:
+async def read_texts(client: ConsulClient, app: AppName) -> StoredTexts:
+    """
+    Read the keys and every report.
+
+    Raises:
+        ConsulForbiddenError: the token may not read every report.
+    """
     keys = await read_keys(client, app)
     # A report that is not seen may hold the highest generation: hosts would refuse what is written below it.
     listing = (await list_keys(client, node_reports(app), Consistency.CONSISTENT)).whole()
-    return _Found(keys, tuple(entry.value.decode(errors="replace") for entry in listing.entries))
+    return StoredTexts(keys, tuple(entry.value.decode(errors="replace") for entry in listing.entries))

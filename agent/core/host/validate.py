@@ -73,7 +73,7 @@ def _without_consul(reason: str, last_applied: LastApplied, node: NodeName, boot
     if not 0 <= age <= boot.journal_max_age_s:
         return Desired(
             Unchanged(
-                f"{reason}: Consul confirmed the journal {format_duration(max(age, 0))} ago, before journal_max_age"
+                f"{reason}: Consul confirmed the journal {format_duration(max(age, 0))} ago, more than journal_max_age"
             )
         )
     return _last_good(last_applied, node, (f"{reason}: going by the journal, confirmed {format_duration(age)} ago",))

@@ -35,7 +35,7 @@ def _baking(context: TransitionContext) -> tuple[Wait, ...]:
         if (use := still_uses(host, record)) is not None
     ]
     if not serving:
-        waits = [Wait("no live host tells who still uses the old release", until=record.deadline)]
+        waits = [Wait("no live host reports who still uses the old release", until=record.deadline)]
     bake_end = record.since + record.strategy.bake_time
     bake_left = bake_end - context.now
     if bake_left > 0:

@@ -58,7 +58,7 @@ class TestBaking:
     def test_s12_a_fleet_that_is_not_seen_is_not_idle(self) -> None:
         """Until drain_timeout."""
         baking, seen = record(Phase.BAKING, **BAKING), fleet("web-1 idle lost")
-        assert waits(after(1799, baking, seen)) == "no live host tells who still uses the old release"
+        assert waits(after(1799, baking, seen)) == "no live host reports who still uses the old release"
         assert changed(after(1800, baking, seen)).record.phase is Phase.RETIRING
 
     @pytest.mark.parametrize("shape", ["sick", "failed"])

@@ -1,20 +1,22 @@
-"""Operators: each command reads, asks the real core what it comes to, and writes, through the agent's adapter."""
+"""Operators at a command line: what submits their commands is the command line's own."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
-from agent.adapters.consul.fleet import read_keys, write_change
+from agent.adapters.consul.fleet import FleetReading, read_fleet
 from agent.adapters.consul.kv import ConsulClient
-from agent.adapters.consul.wire import TxnDone
+from agent.cli.connect import Session
+from agent.cli.rollout.adopt import read_texts
+from agent.cli.rollout.submit import Basis, submit
 from agent.core.model import keys
 from agent.core.model.errors import PermanentError, TidegateError
 from agent.core.model.keys import KeySnapshot
-from agent.core.model.names import ImageReference
-from agent.core.model.report import NodeReport
+from agent.core.model.names import AppName, ImageReference
 from agent.core.rollout import commands
 from agent.core.rollout.adopt import adopt
-from agent.core.rollout.change import Change, Indexes, writes_of
+from agent.core.rollout.change import Change
 from agent.core.rollout.commands import CommandAuthor
 from agent.core.rollout.decision import Request
 from agent.core.rollout.strategy import Strategy
@@ -24,8 +26,10 @@ from tests.sim.fleet.names import APP
 from tests.sim.virtual_time import UNIX_S, Process
 from tests.sim.world_clock import WorldClock
 
-TRIES = 30
+TRIES, AGAIN_S = 10, 2.0
 Command = Callable[[KeySnapshot, CommandAuthor], Change]
+R = TypeVar("R", bound=Basis)
+Read = Callable[[ConsulClient, AppName], Awaitable[R]]
 
 
 @dataclass(slots=True)
@@ -45,65 +49,23 @@ class Operator:
     link: Link
     note: Callable[[str], None]
     bug: CommandBug = field(default_factory=CommandBug)
-    refusals: list[str] = field(default_factory=list)
-
-    @property
-    def client(self) -> ConsulClient:
-        """The client of a command."""
-        return client_over(SimTransport(self.link, self.name, self.name))
 
     def deploy(self, image: str, strategy: Strategy, *, forces_source: bool = False) -> None:
         """Begin a rollout."""
-        Process(self.clock.loop).spawn(self._deploy(image, strategy, forces_source))
-
-    async def _deploy(self, image: str, strategy: Strategy, forces_source: bool) -> None:
         request = Request(image=ImageReference(image), forces_source=forces_source)
-        reports: list[NodeReport] = []
 
-        def command(snapshot: KeySnapshot, by: CommandAuthor) -> Change:
-            return self.bug.deploy(snapshot, reports, request, strategy, by)
+        def command(seen: FleetReading, by: CommandAuthor) -> Change:
+            return self.bug.deploy(seen.keys, seen.reports.values(), request, strategy, by)
 
-        for _ in range(TRIES):
-            try:
-                listing = await self.client.list(keys.node_reports(APP))
-                reports[:] = [NodeReport.model_validate_json(entry.value) for entry in listing.entries]
-                if await self._once(f"deploy {image}", command):
-                    return
-            except PermanentError as exc:
-                self._refused(f"deploy {image}", exc)
-                return
-            except TidegateError:
-                await asyncio.sleep(1.0)
+        self._spawn(self._give(f"deploy {image}", read_fleet, command))
 
     def submit(self, what: str, command: Command) -> None:
         """Give any other command."""
-        Process(self.clock.loop).spawn(self._submit(what, command))
+        self._spawn(self._give(what, read_fleet, lambda seen, by: command(seen.keys, by)))
 
-    async def _submit(self, what: str, command: Command) -> None:
-        for _ in range(TRIES):
-            try:
-                if await self._once(what, command):
-                    return
-            except PermanentError as exc:
-                self._refused(what, exc)
-                return
-            except TidegateError:
-                await asyncio.sleep(2.0)
-
-    async def _once(self, what: str, command: Command) -> bool:
-        client = self.client
-        snapshot = await read_keys(client, APP)
-        now = UNIX_S + self.clock.now
-        change = self.bug.change(command(snapshot, CommandAuthor(self.name, what, now)))
-        indexes = Indexes(record=keys.index_of(snapshot.rollout), active=keys.index_of(snapshot.active))
-        result = await write_change(client, APP, writes_of(APP, change, indexes, by=self.name, now=now))
-        if isinstance(result, TxnDone):
-            self.note(f"{self.name}: {what}")
-        return isinstance(result, TxnDone)
-
-    def _refused(self, what: str, exc: PermanentError) -> None:
-        self.refusals.append(f"{what}: {exc}")
-        self.note(f"{self.name}: {what} refused: {exc}")
+    def adopt(self) -> None:
+        """Accept a state that went back, and mend what stands against it."""
+        self._spawn(self._adopt())
 
     def put(self, **values: str) -> None:
         """Write keys by hand: ``active``, ``stage``."""
@@ -112,25 +74,26 @@ class Operator:
             self.note(f"{self.name} puts {key} = {value}")
             self.link.consul.put(names[key], value.encode(), self.name)
 
-    def adopt(self) -> None:
-        """Accept a state that went back."""
-        Process(self.clock.loop).spawn(self._adopt())
+    def _spawn(self, work: Coroutine[Any, Any, object]) -> None:
+        Process(self.clock.loop).spawn(work)
 
     async def _adopt(self) -> None:
-        client = self.client
+        while not await self._give("adopt", read_texts, lambda seen, by: adopt(seen.keys, seen.reports, by)):
+            self.put(active="app:a")
+
+    async def _give(self, what: str, read: Read[R], command: Callable[[R, CommandAuthor], Change]) -> bool:
+        """Submit a command, and again where it fails for a time, as a person does; return False where it is refused."""
+        session = Session(APP, client_over(SimTransport(self.link, self.name, self.name)), self.name)
         for _ in range(TRIES):
+            by = CommandAuthor(self.name, what, UNIX_S + self.clock.now)
             try:
-                snapshot = await read_keys(client, APP)
-                listing = await client.list(keys.node_reports(APP))
-                by = CommandAuthor(self.name, "", self.clock.now)
-                made = adopt(snapshot, [entry.value.decode() for entry in listing.entries], by)
-                indexes = Indexes(record=keys.index_of(snapshot.rollout), active=keys.index_of(snapshot.active))
-                writes = writes_of(APP, made, indexes, by=self.name, now=self.clock.now)
-                if isinstance(await write_change(client, APP, writes), TxnDone):
-                    self.note(f"{self.name}: adopt, generation {made.record.generation}")
-                    return
+                await submit(session, read, lambda seen, by=by: self.bug.change(command(seen, by)), by)  # type: ignore[misc]
             except PermanentError as exc:
-                self._refused("adopt", exc)
-                self.put(active="app:a")
+                self.note(f"{self.name}: {what} refused: {exc}")
+                return False
             except TidegateError:
-                await asyncio.sleep(1.0)
+                await asyncio.sleep(AGAIN_S)
+            else:
+                self.note(f"{self.name}: {what}")
+                return True
+        return True
