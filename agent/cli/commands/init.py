@@ -63,9 +63,9 @@ async def create(consul_options: ConsulOptions) -> None:
 
 
 def _next(app: AppName) -> str:
-    name = policy_name(Role.NODE, app)
-    return (
-        "no token was created, and no key; next:\n"
-        f"  consul acl token create -description 'hosts of {app}' -policy-name {name}\n"
-        f"  tidegate deploy --app {app} IMAGE, or for the first one by hand: consul kv put {active_image(app)} IMAGE"
-    )
+    tokens = [
+        f"  consul acl token create -policy-name {policy_name(role, app)}  # {MEANINGS[role].format(app=app)}"
+        for role in Role
+    ]
+    deploy = f"  tidegate deploy --app {app} IMAGE  # or by hand: consul kv put {active_image(app)} IMAGE"
+    return "\n".join(("no token was created, and no key; next, a token for each of", *tokens, "then", deploy))

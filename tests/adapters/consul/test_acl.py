@@ -95,6 +95,8 @@ async def test_init_creates_the_policies_and_no_key(acl_consul: ConsulServer, ap
     assert done.exit_code == 0, done.output
     roles = ("node", "coordinator", "operator", "read-only")
     assert done.stdout.splitlines()[:4] == [f"policy tidegate-{app_name}-{role}: created" for role in roles]
+    for role in roles:
+        assert f"consul acl token create -policy-name tidegate-{app_name}-{role} " in done.stdout
     again = json.loads((await tidegate(acl_consul, "init", app_name, "--json")).stdout)
     assert set(again["policies"].values()) == {"unchanged"}
     assert await acl_consul.tree(f"{app_name}/") == {}
