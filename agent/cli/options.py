@@ -26,7 +26,14 @@ Port = Annotated[
     int | None, typer.Option("--api-port", help="Port of the agent's API (default: from the settings, or 8405)")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-Reason = Annotated[str, typer.Option("--reason", help="Reason, kept in the record and the history.")]
+
+
+def one_line(text: str) -> str:
+    """Return *text* as every reader can show it: a space for a line break, ``?`` for a byte that is no UTF-8."""
+    return "".join(char if char.isprintable() else " " if char.isspace() else "?" for char in text)
+
+
+Reason = Annotated[str, typer.Option("--reason", callback=one_line, help="Reason, kept in the record and the history.")]
 
 
 class WaitUntil(StrEnum):

@@ -129,6 +129,14 @@ class FakeFleet:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
+async def _cancel_rest() -> None:
+    """End what the Consul still had to answer."""
+    rest = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in rest:
+        task.cancel()
+    await asyncio.gather(*rest, return_exceptions=True)
+
+
 async def _digest(image: ImageReference) -> Digest:
     return digest_of(image)
 
@@ -158,6 +166,7 @@ def fake_fleet(
         if made is not None:
             asyncio.run_coroutine_threadsafe(made.close(), loop).result(10)
         asyncio.run_coroutine_threadsafe(stack.aclose(), loop).result(30)
+        asyncio.run_coroutine_threadsafe(_cancel_rest(), loop).result(10)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(10)
         loop.close()

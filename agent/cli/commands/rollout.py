@@ -13,6 +13,7 @@ from agent.cli.options import (
     WaitOptions,
     WaitUntil,
     expand_option_groups,
+    one_line,
 )
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def rollback(
 @expand_option_groups
 def adopt(
     consul_options: ConsulOptions,
-    reason: Annotated[str, typer.Option("--reason", help="Reason, kept in the audit entry.")],
+    reason: Annotated[str, typer.Option("--reason", callback=one_line, help="Reason, kept in the audit entry.")],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
 ) -> None:
     """Accept an older state of Consul, such as a restored snapshot: hosts follow the present active/image."""

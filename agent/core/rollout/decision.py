@@ -106,13 +106,20 @@ def read_decision(text: str) -> Decision:
 
 
 def write_decision(record: Decision) -> str:
-    """Write a record as JSON, secrets of its specs included: nodes need them, and Consul's ACLs guard the key."""
+    """
+    Write a record as JSON, secrets of its specs included: nodes need them, and Consul's ACLs guard the key.
+
+    Raises:
+        PermanentError: nobody could read what would be written, naming the field.
+    """
     data = record.model_dump(mode="json", exclude={"source", "target"})
     if record.request is not None:
         data["request"]["spec"] = record.request.spec.revealed()
     for name, release in (("source", record.source), ("target", record.target)):
         data[name] = None if release is None else release_document(release)
-    return json.dumps(data, separators=(",", ":"), sort_keys=True)
+    text = json.dumps(data, separators=(",", ":"), sort_keys=True)
+    read_decision(text)
+    return text
 
 
 def release_document(release: RecordedRelease) -> dict[str, object]:

@@ -100,3 +100,10 @@ def test_what_adopt_writes_is_a_whole_record() -> None:
     text = '{"v": 1, "generation": 9, "seq": 0, "epoch": 0, "phase": "successful", "author": "ann", "at": "now"}'
     read = read_decision(text)
     assert (read.phase, read.target, read.request, read.final) == (Phase.SUCCESSFUL, None, None, None)
+
+
+def test_what_nobody_could_read_is_not_written() -> None:
+    """A string that is no Unicode text, wherever it came from."""
+    given = record(Phase.STAGING)
+    with pytest.raises(PermanentError, match="unreadable"):
+        write_decision(given.model_copy(update={"author": "caf\udce9"}))
