@@ -15,6 +15,7 @@ from agent.core.model.documents import TolerantDocument
 from agent.core.model.errors import PermanentError
 from agent.core.model.field_problems import field_problems
 from agent.core.model.names import ImageReference, NodeName, Pin, ReleaseId, parse_reference
+from agent.core.model.numbers import Count
 from agent.core.model.spec import RunSpec
 
 RECORD_VERSION = 1
@@ -63,8 +64,8 @@ class RolloutRecord(TolerantDocument):
     """The part of the decision record a node acts on."""
 
     v: int = RECORD_VERSION
-    generation: Annotated[int, Field(ge=1)]
-    seq: Annotated[int, Field(ge=0)]
+    generation: Annotated[Count, Field(ge=1)]
+    seq: Count
     phase: Phase
     source: RecordedRelease | None = None
     target: RecordedRelease | None = None

@@ -5,12 +5,11 @@ A report is written when it changes, so nothing in it moves by itself but the ag
 that is being emptied, rounded.
 """
 
-from typing import Annotated
-
 from pydantic import Field
 
 from agent.core.model.documents import TolerantDocument
 from agent.core.model.names import SlotName
+from agent.core.model.numbers import Count, UnixTime
 from agent.core.model.states import AdminState, ReadinessGate, SlotPhase
 
 REPORT_VERSION = 1
@@ -25,7 +24,7 @@ class SlotReport(TolerantDocument):
     release: str = ""
     digest: str = ""
     pin: str = ""
-    generation: int = 0
+    generation: Count = 0
     container: str = ""
     """First 12 digits of the container's id."""
     state: AdminState | None = None
@@ -34,13 +33,13 @@ class SlotReport(TolerantDocument):
     """New visitors are sent to it, and HAProxy calls it up."""
     is_staged: bool = False
     """Fit to be switched to: healthy, known good to HAProxy, its pin in the map; no new visitor reaches it."""
-    open_requests: Annotated[int | None, Field(ge=0)] = None
+    open_requests: Count | None = None
     """Open and queued requests; None when unknown, and on a slot that serves a host that stays."""
-    last_request_age_s: int | None = None
+    last_request_age_s: Count | None = None
     """Seconds since the last request, to its end where it is watched; rounded down to 5; only for a drained slot."""
     lines: tuple[str, ...] = ()
     """Last log lines of a container that failed."""
-    since: float | None = None
+    since: UnixTime | None = None
     """When it was first seen so (release, state, up, staged): Unix seconds of the host's own clock."""
 
 
@@ -68,9 +67,9 @@ class NodeReport(TolerantDocument):
     """Availability zone; empty outside a cloud."""
     machine: str = ""
     """The cloud's name of the instance."""
-    generation: int = 0
+    generation: Count = 0
     """Of the rollout record acted on; with *seq* it says which."""
-    seq: int = 0
+    seq: Count = 0
     phase: SlotPhase
     summary: str
     is_ready: bool
@@ -78,7 +77,7 @@ class NodeReport(TolerantDocument):
     is_leaving: bool = False
     """The host was taken out of traffic on purpose."""
     gate: ReadinessGate | None = None
-    old_workers: int | None = None
+    old_workers: Count | None = None
     wants: str = ""
     holds: str = ""
     notes: tuple[str, ...] = ()

@@ -14,6 +14,7 @@ from agent.core.model.documents import TolerantDocument
 from agent.core.model.errors import PermanentError
 from agent.core.model.field_problems import field_problems
 from agent.core.model.names import ImageReference, parse_reference
+from agent.core.model.numbers import Count, UnixTime
 from agent.core.model.record import Phase, RecordedRelease, RolloutRecord, read_record
 from agent.core.model.spec import RunSpec
 from agent.core.rollout.strategy import Strategy
@@ -49,26 +50,26 @@ class Flags(TolerantDocument):
 class Decision(RolloutRecord):
     """One rollout, whole."""
 
-    epoch: Annotated[int, Field(ge=0)] = 0
+    epoch: Count = 0
     """Of the coordinator that wrote it; 0: a command did, before any."""
     request: Request | None = None
     """None in a record that ``adopt`` wrote."""
     strategy: Strategy = Strategy()
     flags: Flags = Flags()
-    step: Annotated[int, Field(ge=0)] = 0
+    step: Count = 0
     """Index of the step under way."""
-    since: float | None = None
+    since: UnixTime | None = None
     """When the phase began; None until a coordinator has seen it."""
-    deadline: float | None = None
+    deadline: UnixTime | None = None
     """When the phase must have ended."""
-    paused_at: float | None = None
+    paused_at: UnixTime | None = None
     """When a coordinator saw the pause; deadlines are shifted by its length on ``resume``."""
     author: str = ""
     reason: str = ""
     """Why it was begun, in the operator's words."""
     why: str = ""
     """Why the present phase was entered."""
-    created_at: float = 0.0
+    created_at: UnixTime = 0.0
 
     @property
     def is_before_commit(self) -> bool:

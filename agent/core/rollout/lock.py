@@ -4,6 +4,7 @@ from pydantic import ValidationError
 
 from agent.core.model.documents import TolerantDocument
 from agent.core.model.keys import KeyValue
+from agent.core.model.numbers import Count
 
 LOCK_VERSION = 1
 
@@ -14,7 +15,7 @@ class LockValue(TolerantDocument):
     v: int = LOCK_VERSION
     node: str = ""
     instance: str = ""
-    epoch: int = 0
+    epoch: Count = 0
 
 
 def read_lock(entry: KeyValue | None) -> LockValue:

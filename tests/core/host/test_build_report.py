@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
+from pydantic import ValidationError
 
 from agent.core.host.build_report import HostView, Identity, report_of
 from agent.core.host.desired import Desired, DesiredRelease, HoldingPage, Unchanged
@@ -178,3 +179,21 @@ def test_a_newer_report_of_the_same_version_is_read() -> None:
     """Readers ignore fields they do not know."""
     text = report_of(a_view(a_proxy(UP), blue=SlotPhase.SERVING), IDENTITY).model_dump_json()
     assert NodeReport.model_validate_json(text.replace('{"v":1', '{"new":2,"v":1', 1)).app == "shop"
+
+
+@pytest.mark.parametrize(
+    ("written", "lie"),
+    [
+        ('"generation":0', '"generation":9007199254740992'),
+        ('"seq":0', f'"seq":{"9" * 400}'),
+        ('"since":null', '"since":NaN'),
+        ('"since":null', '"since":1e300'),
+        ('"old_workers":0', '"old_workers":-1'),
+    ],
+)
+def test_a_number_that_nobody_can_count_with_makes_a_report_unreadable(written: str, lie: str) -> None:
+    """Whoever wrote it: what is decided by reports is computed from such numbers."""
+    text = report_of(a_view(a_proxy(UP), blue=SlotPhase.SERVING), IDENTITY).model_dump_json()
+    assert written in text
+    with pytest.raises(ValidationError):
+        NodeReport.model_validate_json(text.replace(written, lie, 1))

@@ -86,6 +86,10 @@ def test_unknown_fields_of_the_same_version_are_ignored() -> None:
         ({"strategy": {"lost_after": "never"}}, r"unreadable: strategy\.lost_after: "),
         ({"flags": {"paused": "maybe"}}, r"unreadable: flags\.paused: "),
         ({"request": {"image": "a b"}}, r"unreadable: request\.image: "),
+        ({"generation": 2**53}, "unreadable: generation: "),
+        ({"seq": 10**400}, "unreadable: seq: "),
+        ({"deadline": 10**400}, "unreadable: deadline: "),
+        ({"since": float("nan")}, "unreadable: since: "),
     ],
 )
 def test_what_cannot_be_read_is_refused_by_name(changes: dict[str, object], said: str) -> None:
