@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from agent.adapters.registry.body import read_body
 from agent.adapters.registry.credentials import registry_auth
 from agent.adapters.registry.reference import DOCKER_HUB, Repository, pinned_digest, repository
 from agent.adapters.registry.token import Challenge, authorization
@@ -138,12 +139,10 @@ async def _ask(session: aiohttp.ClientSession, method: str, url: str, headers: d
     async with session.request(
         method, url, headers={"Accept": ", ".join(_MANIFEST_TYPES), **headers}, allow_redirects=False
     ) as reply:
-        body = bytearray()
-        async for chunk in reply.content.iter_chunked(64 * 1024):
-            body += chunk
-            if len(body) > MANIFEST_MAX_BYTES:
-                raise ImageRefusedError(f"the manifest at {url} is larger than {MANIFEST_MAX_BYTES} bytes")
-        return _Answer(reply.status, reply.headers, bytes(body))
+        body = await read_body(reply, MANIFEST_MAX_BYTES)
+        if body is None:
+            raise ImageRefusedError(f"the manifest at {url} is larger than {MANIFEST_MAX_BYTES} bytes")
+        return _Answer(reply.status, reply.headers, body)
 
 
 def _digest_of(reference: ImageReference, where: Repository, answer: _Answer) -> Digest:

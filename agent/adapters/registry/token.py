@@ -10,12 +10,14 @@ from typing import Self
 import aiohttp
 from pydantic import ValidationError
 
+from agent.adapters.registry.body import read_body
 from agent.core.model.documents import TolerantDocument
 from agent.core.model.errors import ImagePullError, ImageRefusedError
 from agent.core.model.names import printable
 
 _PARAMETER = re.compile(r'([a-zA-Z]+)="([^"]*)"')
 CLIENT_ID = "tidegate"
+TOKEN_MAX_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +76,13 @@ async def _bearer(session: aiohttp.ClientSession, challenge: Challenge, credenti
         headers = {"Authorization": _basic(credentials)} if "username" in credentials else {}
         request = session.get(challenge.realm, params=asked, headers=headers, allow_redirects=False)
     async with request as reply:
-        body = await reply.read()
+        body = await read_body(reply, TOKEN_MAX_BYTES)
         if reply.status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.BAD_REQUEST}:
             raise ImageRefusedError(f"the token server {challenge.realm} refuses the login: {reply.status}")
         if reply.status != HTTPStatus.OK:
             raise ImagePullError(f"the token server {challenge.realm} answered {reply.status}")
+    if body is None:
+        raise ImagePullError(f"the token server {challenge.realm} answered with more than {TOKEN_MAX_BYTES} bytes")
     try:
         token = _Token.model_validate_json(body)
     except ValidationError:

@@ -10,7 +10,7 @@ import pytest_asyncio
 from aiohttp import web
 
 from agent.adapters.registry.client import Registries
-from agent.adapters.registry.token import Challenge
+from agent.adapters.registry.token import TOKEN_MAX_BYTES, Challenge
 from agent.core.model.errors import ImagePullError, ImageRefusedError
 from agent.core.model.names import ImageReference, parse_reference
 from cluster.servers.ports import free_port
@@ -144,6 +144,13 @@ async def test_a_token_server_may_refuse_or_be_away(
     with pytest.raises(error, match="token server") as caught:
         await Registries(config_of(tmp_path, guarded.address, basic("ci", "hunter2"))).digest(guarded.image)
     assert "hunter2" not in str(caught.value)
+
+
+async def test_an_answer_without_end_is_not_read(guarded: Guarded, tmp_path: Path) -> None:
+    """Whatever answers in the token server's place may send for ever."""
+    guarded.token_answer = {"token": "x" * TOKEN_MAX_BYTES}
+    with pytest.raises(ImagePullError, match=f"more than {TOKEN_MAX_BYTES} bytes"):
+        await Registries(tmp_path / "none.json").digest(guarded.image)
 
 
 @pytest.mark.parametrize("answer", [{}, {"token": ""}, ["hunter2"], {"token": {"hunter2": 1}}])
