@@ -1,5 +1,6 @@
 """``tidegate``: the command line. Imports stay inside the commands, so that help is there at once."""
 
+import io
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -51,6 +52,10 @@ for _name, _panel, _command in _COMMANDS:
 
 def main() -> None:
     """Run the command line; a known error is one line on standard error, and its exit code says of which kind."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A pipe may have an encoding without the signs of a table: a question mark is better than no answer.
+            stream.reconfigure(errors="replace")
     try:
         cli()
     except TidegateError as exc:

@@ -54,6 +54,14 @@ def test_status_shows_the_rollout_its_waits_and_every_host(fake_fleet: FakeFleet
         assert words in shown, f"{words}\n{shown}"
 
 
+def test_a_pipe_with_another_encoding_gets_question_marks_and_no_traceback(fake_fleet: FakeFleet, op: Operator) -> None:
+    """As in a cron job whose locale is of the last century."""
+    process = op.begin("status", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    shown, told = process.communicate(timeout=30)
+    assert (process.returncode, told) == (0, "")
+    assert f"{fake_fleet.app} ? " in shown
+
+
 def test_status_as_json_holds_the_same_and_no_spec(fake_fleet: FakeFleet, op: Operator) -> None:
     """For programs."""
     begun(fake_fleet, op, Phase.BAKING)

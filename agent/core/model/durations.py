@@ -41,6 +41,8 @@ def _seconds(value: object) -> float | None:
 
 def format_duration(seconds: float) -> str:
     """Write a duration the way people read it: ``45s``, ``3m20s``, ``2h``; two units at most."""
+    if seconds < 0:
+        return f"-{format_duration(-seconds)}"
     if 0 < seconds < 1:
         return f"{round(seconds * 1000)}ms"
     if seconds < 10 and round(seconds, 1) != int(seconds):

@@ -27,7 +27,16 @@ def test_durations_that_are_refused_with_the_accepted_forms(written: object) -> 
 
 @pytest.mark.parametrize(
     ("seconds", "written"),
-    [(0, "0s"), (0.25, "250ms"), (1.5, "1.5s"), (9.97, "10.0s"), (45, "45s"), (200, "3m20s"), (7200, "2h")],
+    [
+        (0, "0s"),
+        (0.25, "250ms"),
+        (1.5, "1.5s"),
+        (9.97, "10.0s"),
+        (45, "45s"),
+        (200, "3m20s"),
+        (7200, "2h"),
+        (-75, "-1m15s"),
+    ],
 )
 def test_how_people_read_them(seconds: float, written: str) -> None:
     assert format_duration(seconds) == written
