@@ -18,7 +18,10 @@ from agent.core.model.errors import ImagePullError, ImageRefusedError
 from agent.core.model.names import printable
 
 HELPER_S = 30.0
-_HUB_KEY = "https://index.docker.io/v1/"
+_HUB_KEYS = ("https://index.docker.io/v1/", "index.docker.io", DOCKER_HUB)
+"""Under which Docker Hub's login or helper may stand: the first is what Docker writes."""
+_WEB_LOGIN = ("/access-token", "/refresh-token")
+"""Ends of the keys of a web login's own tokens, which are no passwords of the registry."""
 _HELPER = re.compile(r"[A-Za-z0-9_.-]+")
 
 
@@ -33,12 +36,12 @@ async def registry_auth(config: Path, registry: str) -> Mapping[str, str] | None
         ImagePullError: the helper failed or gave no answer within 30 s.
     """
     data = _read(config)
-    key = _HUB_KEY if registry == DOCKER_HUB else registry
-    helper = _entry(data, "credHelpers").get(registry) or data.get("credsStore")
-    if isinstance(helper, str) and (found := await _ask_helper(helper, key)):
+    keys = _HUB_KEYS if registry == DOCKER_HUB else (registry,)
+    helpers = _entry(data, "credHelpers")
+    helper = next((helpers[key] for key in keys if key in helpers), None) or data.get("credsStore")
+    if isinstance(helper, str) and (found := await _ask_helper(helper, keys[0])):
         return found
-    auths = {_host(name): value for name, value in _entry(data, "auths").items()}
-    return _stored(config, auths.get(_host(key)))
+    return _stored(config, _login(_entry(data, "auths"), keys))
 
 
 def encoded(auth: Mapping[str, str], registry: str) -> str:
@@ -62,6 +65,15 @@ def _entry(data: Mapping[str, object], name: str) -> Mapping[str, object]:
     return value if isinstance(value, dict) else {}
 
 
+def _login(auths: Mapping[str, object], keys: tuple[str, ...]) -> object:
+    """Return the entry under one of *keys*; else one for its host, the host's own before one of a path below it."""
+    if exact := [auths[key] for key in keys if key in auths]:
+        return exact[0]
+    hosts = {_host(key) for key in keys}
+    names = (name for name in auths if _host(name) in hosts and not name.endswith(_WEB_LOGIN))
+    return next((auths[name] for name in sorted(names, key=len)), None)
+
+
 def _host(key: str) -> str:
     return key.removeprefix("https://").removeprefix("http://").partition("/")[0]
 
@@ -71,6 +83,8 @@ def _stored(config: Path, entry: object) -> Mapping[str, str] | None:
         return None
     if token := entry.get("identitytoken"):
         return {"identitytoken": str(token)}
+    if "username" in entry and not entry.get("auth"):
+        return {"username": str(entry["username"]), "password": str(entry.get("password", ""))}
     try:
         text = base64.b64decode(str(entry.get("auth", "")), validate=True).decode("utf-8")
     except (binascii.Error, ValueError) as exc:

@@ -8,6 +8,7 @@ import pytest
 
 from agent.adapters.registry.credentials import registry_auth
 from agent.core.model.errors import ImagePullError, ImageRefusedError
+from tests.adapters.registry.rig import basic
 
 
 def auth_file(tmp_path: Path, content: object) -> Path:
@@ -33,6 +34,43 @@ async def test_docker_hub_has_a_name_of_its_own(tmp_path: Path) -> None:
     """The hub's login stands under its old index address."""
     path = auth_file(tmp_path, {"auths": {"https://index.docker.io/v1/": {"identitytoken": "token"}}})
     assert await registry_auth(path, "docker.io") == {"identitytoken": "token"}
+
+
+HUB = "https://index.docker.io/v1/"
+
+
+@pytest.mark.parametrize(
+    ("registry", "auths", "user"),
+    [
+        ("docker.io", {HUB: basic("ci", "x"), f"{HUB}refresh-token": basic("web", "y")}, "ci"),
+        ("docker.io", {f"{HUB}access-token": basic("web", "y")}, None),
+        ("docker.io", {"index.docker.io": basic("ci", "x")}, "ci"),
+        ("r.example", {"r.example": basic("ci", "x"), "r.example/team": basic("team", "y")}, "ci"),
+        (
+            "r.example",
+            {"https://r.example/v2/team": basic("team", "y"), "https://r.example/v2/": basic("ci", "x")},
+            "ci",
+        ),
+        ("r.example", {"r.example": {"username": "ci", "password": "x"}}, "ci"),
+    ],
+)
+async def test_of_several_entries_the_registrys_own_is_taken(
+    tmp_path: Path, registry: str, auths: dict[str, dict[str, str]], user: str | None
+) -> None:
+    """Whatever else stands for the same host: tokens of a web login, logins of a path, fields without `auth`."""
+    for ordered in (auths, dict(reversed(auths.items()))):
+        found = await registry_auth(auth_file(tmp_path, {"auths": ordered}), registry)
+        assert found == ({"username": user, "password": "x"} if user else None)
+
+
+@pytest.mark.parametrize("key", [HUB, "index.docker.io", "docker.io"])
+async def test_a_helper_of_docker_hub_has_any_of_its_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    """It is asked for the one that Docker asks for."""
+    install_helper(tmp_path, monkeypatch, 'printf \'{"Username": "%s", "Secret": "s"}\' "$host"')
+    found = await registry_auth(auth_file(tmp_path, {"credHelpers": {key: "lab"}}), "docker.io")
+    assert found == {"username": HUB, "password": "s"}
 
 
 @pytest.mark.parametrize("content", ["{", '{"auths": {"r": {"auth": "%%secret%%"}}}'])
