@@ -108,7 +108,7 @@ MEANINGLESS = [
     f"{GREEN_PIN}.NOWx",
     f"x{GREEN_PIN}.NOW",
     f"{GREEN_PIN.upper()}.NOW",
-    f'"{GREEN_PIN}.NOW"',
+    f'x"{GREEN_PIN}.NOW"',
     "dddddddddddd.NOW",
     "green.NOW",
     "%[srv_name].NOW",
@@ -124,6 +124,14 @@ async def test_a_cookie_that_means_nothing_makes_a_new_visitor(bench: RealBench)
     for value in MEANINGLESS:
         answer = await bench.get(fields=f"Cookie: TIDEGATE={value.replace('NOW', stamp)}\r\n")
         assert (answer.status, answer.version, answer.pin) == (200, "blue", BLUE_PIN), value
+
+
+async def test_a_cookie_in_quotes_is_ours_too(bench: RealBench) -> None:
+    """As clients of RFC 2109 send it back, with its version and path around it."""
+    value = cookie(GREEN_PIN).strip().rpartition("=")[2]
+    for line in (f'TIDEGATE="{value}"', f'$Version=1; TIDEGATE="{value}"; $Path="/"'):
+        answer = await bench.get(fields=f"Cookie: {line}\r\n")
+        assert (answer.version, answer.pin) == ("green", None), line
 
 
 async def test_of_several_cookies_the_last_counts(bench: RealBench) -> None:
