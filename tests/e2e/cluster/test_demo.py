@@ -37,7 +37,7 @@ def test_the_switch_counts_from_the_last_commit() -> None:
 
 
 FALLING_BACK = """
-from tests.cluster import demo
+from cluster.demo import fleet
 from cluster.cluster import Cluster
 from cluster.servers.tools import LabError
 
@@ -45,7 +45,7 @@ async def power_up(*_):
     raise LabError("systemd does not start in a container here")
 
 Cluster.power_up = power_up
-demo.main()
+fleet.main()
 """
 
 
