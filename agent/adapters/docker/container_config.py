@@ -23,7 +23,7 @@ class RunRequest:
     slot: SlotName
     release: Release
     occupancy: int
-    """As of :class:`agent.core.host.observed.Container`; higher than every other one on this host."""
+    """The number of :class:`agent.core.host.observed.Container`; higher than every other one on this host."""
 
 
 def labels_filter(app: App, node: NodeName) -> tuple[str, ...]:
@@ -48,7 +48,7 @@ def container_labels(app: App, node: NodeName, request: RunRequest) -> Mapping[s
         "slot": request.slot.value,
         "generation": str(release.generation),
         "pin": release.pin,
-        "tenancy": str(request.occupancy),
+        "tenancy": str(request.occupancy),  # the label's name is older than ours
     }
     return {**release.spec.labels, **{f"{LABEL_PREFIX}{name}": value for name, value in own.items()}}
 

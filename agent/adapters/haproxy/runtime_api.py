@@ -3,7 +3,8 @@ Speaks to HAProxy through its runtime socket: looks at it, and changes it one sa
 
 Each batch of commands has a connection of its own (a kept one would stay on the old worker across a reload),
 and begins with ``show info``, so that the process that answered is known. Replies carry no code: words in reply to
-a change are a refusal, and what was changed is read back. It decides nothing: the reconciler calls it.
+a change are a refusal, and what was changed is read back. It decides nothing: `build_plan` puts
+the actions in order, and the executor calls it for each.
 """
 
 import asyncio

@@ -17,7 +17,7 @@ Else each rule adds its fragment, in this order; what is not due yet is only sho
 rule                   plans
 =====================  =================================================================
 mark_ready             to remember that the host has both releases of a rollout
-keep_pins              the pins of all that visitors may hold
+keep_pins              the pins of all that visitors may hold (staging adds a new one)
 tidy_empty_slots       ``maint`` for slots without a container
 retire                 out of traffic, not wanted: visitors finish (KEEP), or go back at
                        once, and the container when empty (LEAVE)
@@ -32,8 +32,8 @@ say_why_unchanged      a note, where nothing is to be changed
 remove_doubles         the removal of containers beside a slot's occupant
 =====================  =================================================================
 
-The order of the rules is not the order of the actions: `build_plan` puts those in order. That order is the invariant
-(S1): a slot leaves ``ready`` only in the one line that has made another one ready before.
+The order of the rules is not the order of the actions: `build_plan` puts those in order. The invariant is S1: no action
+removes the last slot that is ready and up, not even between two commands.
 """
 
 from agent.core.host.desired import Unchanged

@@ -81,7 +81,7 @@ class Desired:
     taken_back: DesiredRelease | None = None
     """Its visitors go back at once, its container when empty."""
     back_if_newer: bool = False
-    """It was taken back by hand: so only if its container is newer than that of what serves."""
+    """An operator took it back by hand: its visitors move only if its container is newer than the one that serves."""
     retire_now: bool = False
     """The record says ``retiring``: what is neither served nor held goes without waiting for local silence."""
     runs_both: bool = False

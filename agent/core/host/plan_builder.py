@@ -59,7 +59,7 @@ class Fragment:
     probes: tuple[ProbeOrder, ...] = ()
     notes: tuple[str, ...] = ()
     idle_for_s: Mapping[SlotName, float] = field(default_factory=dict)
-    """As of :class:`Plan`."""
+    """What :class:`Plan` says of it."""
     look_again_at: float = float("inf")
     """Monotonic seconds; the earliest of all fragments counts."""
     memory: MemoryChanges = field(default_factory=MemoryChanges)

@@ -77,7 +77,10 @@ class RunSpec(StrictDocument):
     """
     How to run a release's container.
 
-    Values of ``env`` are secret: they appear in no log, report or label; Docker gets :meth:`revealed`.
+    Values of ``env`` are secret: they appear in no log, report or label.
+
+    A field's way: `cli/rollout/request.py`, the record, `core/host/desired.py`, `runtime/host/jobs.py`, and
+    `adapters/docker/container_config.py`, which tells Docker.
     """
 
     env: dict[EnvName, SecretStr] = Field(default_factory=dict)

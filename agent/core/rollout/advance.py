@@ -4,22 +4,25 @@ Decide what a rollout does next: one pure function of record, fleet and time (de
 ====================  ===========================================  ==========================================
 phase                 goes on when                                 ends otherwise
 ====================  ===========================================  ==========================================
-pending               image resolved, one source, a free slot      abort, deadline, no such image: aborted
-                      on every live host: staging
-staging               every host staged, or lost within max_lost:  abort, deadline, a host failed: aborting
-                      ready
+pending               image resolved, one source, a free slot      abort, deadline, no such image, it serves
+                      on every live host: staging                  already, no request: aborted
+staging               every host staged, or lost within max_lost:  abort, deadline, hosts failed or lost:
+                      ready                                        aborting
 ready                 (promoted, where it waits for that and)      the same
                       seen once more, consistently: the commit
-canary                its hosts have switched: awaiting_promotion  abort, deadline, a host failed: rolling_back
-awaiting_promotion    promoted: switching                          abort, timeout, a host failed: rolling_back
-switching             every host below the threshold switched:     abort, deadline, a host failed: rolling_back
+canary                its hosts have switched: awaiting_promotion  abort, deadline, hosts failed: rolling_back
+awaiting_promotion    promoted: switching                          abort, timeout, hosts failed: rolling_back
+switching             every host below the threshold switched:     abort, deadline, hosts failed: rolling_back
                       next step, after the last one baking
-baking                bake over and nobody uses the source, or     abort, a host failed: rolling_back
+baking                bake over and nobody uses the source, or     abort, hosts failed: rolling_back
                       ``drain_timeout``: retiring
 retiring              source gone everywhere: successful           deadline: successful, the rest listed
 aborting              target gone everywhere: aborted              deadline: aborted, the rest listed
 rolling_back          source serves everywhere: rolled_back        deadline, a host cannot: rollback_failed
 ====================  ===========================================  ==========================================
+
+Hosts failed: more than ``max_failed``, or all that were asked (`TransitionContext.failures`); lost: more than
+``max_lost``. A rollback without a source ends as ``rollback_failed`` at once.
 
 Paused, nothing advances but an abort or a rollback (S11). Behind what live hosts have acted on (a restored snapshot),
 nothing at all. One change at a time: the caller writes it and asks again.
@@ -33,7 +36,7 @@ from agent.core.rollout.barrier import Wait
 from agent.core.rollout.change import Change
 from agent.core.rollout.decision import GOING_BACK, Decision
 from agent.core.rollout.fleet import Fleet
-from agent.core.rollout.phases_ending import abort_or_wait, bake_or_wait, retire_or_wait, roll_back_or_wait
+from agent.core.rollout.phases_ending import bake_or_wait, finish_abort_or_wait, finish_rollback_or_wait, retire_or_wait
 from agent.core.rollout.phases_forward import (
     commit_or_wait,
     promote_or_wait,
@@ -81,8 +84,8 @@ _STEPS = {
     Phase.SWITCHING: switch_or_wait,
     Phase.BAKING: bake_or_wait,
     Phase.RETIRING: retire_or_wait,
-    Phase.ABORTING: abort_or_wait,
-    Phase.ROLLING_BACK: roll_back_or_wait,
+    Phase.ABORTING: finish_abort_or_wait,
+    Phase.ROLLING_BACK: finish_rollback_or_wait,
 }
 
 
@@ -110,7 +113,7 @@ def _is_held(record: Decision) -> bool:
 
 
 def _enter(context: TransitionContext) -> Change | None:
-    """Set the deadlines of a record that a command wrote, or a coordinator whose clock was ahead."""
+    """Take up a record that a command wrote; or move the times of one that a coordinator with a fast clock stamped."""
     record, now = context.record, context.now
     if record.since is None:
         return context.stays("taken up", record.why, since=now, deadline=now + record.strategy.free_slot_wait_s)

@@ -136,7 +136,7 @@ def still_uses(host: Host, record: Decision) -> str | None:
 
 
 def failed(host: Host, record: Decision) -> NodeFailure | None:
-    """Say why a live host cannot take, or after its switch keep, the target; None while it may still."""
+    """Say why a live host has failed: it could not stage the target, or serves it unwell. None: it has not failed."""
     report, target = host.now, record.target
     if report is None or target is None:
         return None

@@ -1,5 +1,5 @@
 """
-The decision record as the coordinator and the commands see it: ``<app>/rollout``, whole.
+The decision record as the coordinator and the commands see it: ``<app>/rollout``, whole. `advance` decides on it.
 
 Nodes read the part in :mod:`agent.core.model.record`. The record is small at any size of the fleet: a step is one
 threshold. Times are Unix seconds of the coordinator that stamped them; nodes never compare them with their own clock.
@@ -42,7 +42,7 @@ class Flags(TolerantDocument):
     paused: bool = False
     promoted: bool = False
     aborted: bool = False
-    """Before the commit an abort, after it a rollback."""
+    """An operator wants to go back: by an abort before the commit, by a rollback after it."""
     note: Annotated[str, Field(max_length=REASON_MAX_CHARS)] = ""
     """Who set the last of them, and why."""
 

@@ -69,7 +69,7 @@ def begin_rollback(context: TransitionContext, why: str, failures: tuple[NodeFai
     return _with_lines(with_mirrors(change, active=context.record.source), failures)
 
 
-def abort_or_wait(context: TransitionContext) -> Change | Waiting:
+def finish_abort_or_wait(context: TransitionContext) -> Change | Waiting:
     """End when the target is gone everywhere, or at the deadline."""
     waits = _holding(context, context.record.target)
     if waits and not context.is_late:
@@ -78,7 +78,7 @@ def abort_or_wait(context: TransitionContext) -> Change | Waiting:
     return ended(context, Phase.ABORTED, "aborted", context.record.why + rest)
 
 
-def roll_back_or_wait(context: TransitionContext) -> Change | Waiting:
+def finish_rollback_or_wait(context: TransitionContext) -> Change | Waiting:
     """End when the source serves everywhere; where a live host cannot, a person has to decide."""
     record = context.record
     hosts = _holders(context, record.target)

@@ -1,4 +1,4 @@
-"""The phases from a request to the last host that has switched."""
+"""The phases from a request to the last host that has switched; each may begin the abort or the rollback."""
 
 from dataclasses import dataclass, replace
 
@@ -92,7 +92,7 @@ def _not_free(context: TransitionContext, target: RecordedRelease | None) -> tup
 
 def stage_or_wait(context: TransitionContext) -> Change | Waiting:
     """Go on to ``ready`` once every host is staged; hosts that join before the deadline are waited for, too."""
-    if (back := _ends_early(context)) is not None:
+    if (back := _abort_if_due(context)) is not None:
         return back
     staged, waits = _staged(context)
     if waits:
@@ -108,7 +108,7 @@ def stage_or_wait(context: TransitionContext) -> Change | Waiting:
 def commit_or_wait(context: TransitionContext) -> Change | Waiting:
     """Commit: the one transaction after which visitors may see the target."""
     record = context.record
-    if (back := _ends_early(context)) is not None:
+    if (back := _abort_if_due(context)) is not None:
         return back
     members, waits = _staged(context)
     if record.strategy.waits_for_promote and not record.flags.promoted:
@@ -190,7 +190,7 @@ def _enter_step(context: TransitionContext, step: int, members: tuple[NodeName, 
     return with_mirrors(change, active=record.target) if enters_switching else change
 
 
-def _ends_early(context: TransitionContext) -> Change | None:
+def _abort_if_due(context: TransitionContext) -> Change | None:
     """Abort what no visitor has seen: asked for, a host failed, or too many are lost."""
     record = context.record
     if record.flags.aborted:

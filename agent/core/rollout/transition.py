@@ -90,7 +90,7 @@ class TransitionContext:
         return {node: slot.since for node, slot in held.items() if slot.since is not None}
 
     def is_excused(self, host: Host) -> bool:
-        """Whether a host has failed within ``max_failed``: it is not waited for."""
+        """Whether a host has failed, and is not waited for: ask once :meth:`failures` found no more than allowed."""
         return failed(host, self.record) is not None
 
     def stays(self, what: str, why: str, **changes: object) -> Change:

@@ -23,7 +23,7 @@ from agent.runtime.host.jobs import Jobs
 from agent.runtime.host.ports import ProxyPort
 
 BeforeAction = Callable[[Action | None], Awaitable[None]]
-"""Called before each action, and with None after the last of a plan, when nothing of it is remembered yet."""
+"""Called before each action of a plan, and with None after the last, before the journal is written."""
 
 
 async def go_on(_: Action | None) -> None:

@@ -60,6 +60,12 @@ def test_a_plain_release_gets_address_labels_and_no_restarts() -> None:
     assert not {"Memory", "NanoCpus"} & found["HostConfig"].keys()
 
 
+def test_limits_of_the_spec_are_bytes_and_billionths_of_a_processor() -> None:
+    """As Docker's API counts them."""
+    found = config(ask(memory="64m", cpus=0.5))["HostConfig"]
+    assert (found["Memory"], found["NanoCpus"]) == (64 * 1024**2, 500_000_000)
+
+
 def test_agents_that_share_a_daemon_have_networks_of_their_own() -> None:
     """The setting names the network; by default it is the app's name."""
     named = app(network="host-b")

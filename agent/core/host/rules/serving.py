@@ -1,4 +1,8 @@
-"""Serve one release and hold another beside it: stage, switch, and restart what serves."""
+"""
+Serve one release and hold another beside it: stage, switch, and restart what serves.
+
+The pin of a staged release comes from `staging`; `build_plan` puts the actions of all rules in order.
+"""
 
 from agent.core.host.actions import SetState, Switch
 from agent.core.host.plan import SlotView
@@ -56,7 +60,8 @@ def go_on_serving(context: RuleContext) -> Fragment:
 def _switch(context: RuleContext, slot: SlotName) -> Fragment:
     other, now = slot.other, context.now
     if missing_release(context) is not None and context.proxy.gate is not ReadinessGate.CLOSED:
-        return Fragment(look_again_at=now)  # the gate goes first: the switch may make the host ready
+        # The switch may make the host ready: `set_gate` closes the gate in this tick, and the next one switches.
+        return Fragment(look_again_at=now)
     was_ready = context.server(other).is_ready
     old_to = _state_after(context.roles.get(other)) if was_ready else _planned_state(context, other)
     views = {slot: SlotView(SlotPhase.SERVING)}
