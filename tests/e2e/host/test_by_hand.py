@@ -43,7 +43,7 @@ async def test_a_host_that_cannot_read_consul_and_has_no_journal_is_not_ready(
     own_consul.kill()
     host = await make_host(Plan(app_name, settings={"boot_wait": "1s", "consul": {"address": own_consul.address}}))
     await host.start_agent()
-    report = await host.until(lambda report: any("nothing in the journal" in note for note in report.notes))
+    report = await host.until(lambda report: any("journal names no release" in note for note in report.notes))
     assert not report.is_ready
     assert "refused" in " ".join(report.notes)
     assert (await _get(host, f"/_lb/{app_name}")).status == 503
