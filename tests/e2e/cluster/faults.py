@@ -14,6 +14,10 @@ async def _nothing(_: Cluster, __: Machine) -> None:
     """It ends by itself."""
 
 
+ON_THE_WAY_UP = "restarting|starting|checking"
+"""What a host that has just booted may be seen to do."""
+
+
 @dataclass(frozen=True, slots=True)
 class Disaster:
     """
@@ -113,7 +117,7 @@ FAULT_SEQUENCES: Sequence[FaultSequence] = (
     (
         Disaster("Docker restarts on the host", _restart_docker),
         Disaster("HAProxy restarts on the host", _restart_haproxy, is_deadly=True),
-        Disaster("the host reboots", _reboot, status=(0, "WEB +(leaving|gone|serving|draining)")),
+        Disaster("the host reboots", _reboot, status=(0, f"WEB +(leaving|gone|{ON_THE_WAY_UP}|serving|draining)")),
     ),
     (
         Disaster("the watchdog ends a frozen agent", _expire, lasts_s=12),
